@@ -1,0 +1,55 @@
+# Every target makes what it needs: `make demo` and `make test` are all a newcomer has to know.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help env demo test lint bench serve dist clean
+
+help:
+	@echo "make demo   send 27 004 real flights through a batch, on SQLite"
+	@echo "make test   run every test; starts and stops the services it needs"
+	@echo "make lint   ruff, mypy, import-linter, missing migrations"
+	@echo "make bench  run every benchmark; starts its own PostgreSQL"
+	@echo "make serve  the example project's admin at http://127.0.0.1:8000/"
+	@echo "make dist   build wheel and sdist"
+
+# pip reads dependency groups since 25.1, so the first step is a pip that can.
+$(VENV)/.made: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: make PYTHON=python3.13")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+env: $(VENV)/.made
+
+demo: env
+	$(BIN)/python manage.py migrate --verbosity 0
+	$(BIN)/python manage.py demo
+
+test: env
+	$(BIN)/python -m pytest
+	ALYA_TEST_DATABASE=sqlite $(BIN)/python -m pytest -m sqlite
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+bench: env
+	$(BIN)/python -m benchmarks.submit
+	$(BIN)/python -m benchmarks.throughput --processes 1
+
+serve: env
+	$(BIN)/python manage.py migrate --verbosity 0
+	$(BIN)/python manage.py runserver
+
+dist: env
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+
+clean:
+	rm -rf $(VENV) .tox dist var .mypy_cache .pytest_cache .ruff_cache

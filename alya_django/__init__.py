@@ -1,0 +1,66 @@
+"""
+Batches of many rows and slow queries for Django.
+
+Importing this needs no models; ``from alya_django import batches, slow_queries`` does, once apps are loaded.
+"""
+
+from alya_django.answers import BatchDetails, BatchResult, ErrorMessage, QueryAnswer, RowOutcome, Summary
+from alya_django.exceptions import (
+    AlreadyDone,
+    AlreadyRegistered,
+    AlyaError,
+    InvalidInput,
+    InvalidState,
+    NotFound,
+    WrongType,
+)
+from alya_django.processors import (
+    BatchInput,
+    BatchProcessor,
+    InitBlock,
+    Initializer,
+    QueryResult,
+    Row,
+    RowFailed,
+    RowResult,
+    SlowQueryProcessor,
+)
+from alya_django.registry import (
+    register_batch_processor,
+    register_initializer,
+    register_slow_query_processor,
+    registry,
+)
+from alya_django.status import Status
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyDone",
+    "AlreadyRegistered",
+    "AlyaError",
+    "BatchDetails",
+    "BatchInput",
+    "BatchProcessor",
+    "BatchResult",
+    "ErrorMessage",
+    "InitBlock",
+    "Initializer",
+    "InvalidInput",
+    "InvalidState",
+    "NotFound",
+    "QueryAnswer",
+    "QueryResult",
+    "Row",
+    "RowFailed",
+    "RowOutcome",
+    "RowResult",
+    "SlowQueryProcessor",
+    "Status",
+    "Summary",
+    "WrongType",
+    "register_batch_processor",
+    "register_initializer",
+    "register_slow_query_processor",
+    "registry",
+]

@@ -1,0 +1,137 @@
+"""What Alya's verbs answer: frozen values, never models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from alya_django.status import Kind, Status
+from alya_django.validation import JSON
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorMessage:
+    """
+    One reason why a row failed, in the form web services use.
+
+    Args:
+        errcode: One word of lower-case letters, digits and underscores; what programs compare.
+        field: The part of the input that is at fault, if one is.
+        vals: Texts to fill into the words that a person reads.
+        msgid: The number of those words in the project's catalogue.
+
+    Source: Alya's wscutils.ErrorMessage.
+    """
+
+    errcode: str
+    field: str = ""
+    vals: tuple[str, ...] = ()
+    _: KW_ONLY
+    msgid: int = 0
+
+    def as_json(self) -> dict[str, JSON]:
+        """Return the message as it is stored: ``field`` and ``vals`` only where they say something."""
+        stored: dict[str, JSON] = {"msgid": self.msgid, "errcode": self.errcode}
+        if self.field:
+            stored["field"] = self.field
+        if self.vals:
+            stored["vals"] = list(self.vals)
+        return stored
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> ErrorMessage:
+        """Return the message that ``as_json`` stored."""
+        return cls(
+            stored["errcode"],
+            field=stored.get("field", ""),
+            vals=tuple(stored.get("vals", ())),
+            msgid=stored["msgid"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """
+    A batch in figures.
+
+    ``try_later`` is true until the state is final; until then the counts are those of the rows that have
+    ended so far and ``output_files`` is empty. ``output_files`` maps a logical name to an object of the
+    storage.
+    """
+
+    status: Status
+    kind: Kind
+    nrows: int
+    nsuccess: int
+    nfailed: int
+    naborted: int
+    held: bool = False
+    output_files: Mapping[str, str] = field(default_factory=dict)
+    parent: UUID | None = None
+
+    @property
+    def try_later(self) -> bool:
+        return not self.status.is_final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowOutcome:
+    """What became of one row; ``result`` and ``messages`` are empty until it has ended."""
+
+    line: int
+    status: Status
+    result: JSON
+    messages: tuple[ErrorMessage, ...]
+    attempts: int
+    done_by: str
+    requested_at: datetime
+    claimed_at: datetime | None
+    done_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchResult(Summary):
+    """A batch's summary and, once its state is final, every row in the order of lines."""
+
+    rows: tuple[RowOutcome, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryAnswer:
+    """What a slow query answered; while ``try_later`` is true, nothing yet."""
+
+    status: Status
+    result: JSON = None
+    messages: tuple[ErrorMessage, ...] = ()
+    output_files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def try_later(self) -> bool:
+        return not self.status.is_final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchDetails:
+    """All that is kept of a batch but its rows; ``init_block`` is set inside ``mark_done`` alone."""
+
+    id: UUID
+    app: str
+    op: str
+    kind: Kind
+    context: Mapping[str, JSON]
+    input_file: str
+    requested_by: str
+    status: Status
+    requested_at: datetime
+    started_at: datetime | None
+    done_at: datetime | None
+    nrows: int
+    nsuccess: int
+    nfailed: int
+    naborted: int
+    output_files: Mapping[str, str]
+    parent: UUID | None
+    init_block: Any = None

@@ -1,0 +1,10 @@
+"""The Django application."""
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class AlyaConfig(AppConfig):
+    name = "alya_django"
+    verbose_name = _("Batches")
+    default_auto_field = "django.db.models.BigAutoField"

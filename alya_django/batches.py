@@ -1,0 +1,229 @@
+"""The verbs of batches. Each joins the caller's transaction and is whole or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from typing import Any
+from uuid import UUID
+
+from django.core.files.base import File
+
+from alya_django import lifecycle, outputs, status_cache
+from alya_django.answers import BatchResult, RowOutcome, Summary
+from alya_django.exceptions import InvalidInput, InvalidState, NotFound
+from alya_django.models import Batch, BatchRow, database
+from alya_django.processors import BatchInput
+from alya_django.status import Kind, Status
+from alya_django.validation import JSON, check_id, check_line, check_text
+
+PAGE_ROWS = 2_000
+WEIGHT_MAX = 1_000
+
+__all__ = ["abort", "append", "iter_rows", "line", "open_output", "release", "result", "status", "submit"]
+
+
+def submit(
+    app: str,
+    op: str,
+    rows: Iterable[JSON | BatchInput],
+    *,
+    context: dict[str, JSON] | None = None,
+    wait: bool = False,
+    input_file: str = "",
+    requested_by: str = "",
+    weight: float = 1.0,
+) -> UUID:
+    """
+    Store a batch and return its id.
+
+    The op need not be registered here: the workers may be another service.
+
+    Args:
+        rows: JSON values, numbered from 1, or BatchInput with lines of their own; read as a stream, never held
+            as a whole. None as input means ``{}``.
+        context: A JSON object that every row's processor and ``mark_done`` get.
+        wait: Keep the batch back until ``release``; until then rows can be appended.
+        input_file: The name of the file the rows came from.
+        weight: The batch's share of the workers beside others', above 0, at most 1000.
+
+    Raises:
+        InvalidInput: A name or text that cannot be one, no rows or too many, a line below 1, a duplicate line,
+            or a value that JSON cannot hold; names the line.
+
+    Source: Alya BatchSubmit.
+    """
+    batch = lifecycle.new_batch(
+        Kind.BATCH,
+        app,
+        op,
+        context=context,
+        status=Status.WAIT if wait else Status.QUEUED,
+        requested_by=requested_by,
+        input_file=check_text(input_file, "input_file"),
+        weight=_check_weight(weight),
+    )
+    store = database()
+    with store.transaction():
+        batch.save(using=store.alias, force_insert=True)
+        nrows = lifecycle.insert_rows(batch.id, lifecycle.number_rows(rows))
+        Batch.objects.primary().filter(pk=batch.id).update(nrows=nrows)
+        lifecycle.announce(batch)
+    return batch.id
+
+
+def append(batch_id: UUID | str, rows: Iterable[JSON | BatchInput], *, wait: bool = True) -> int:
+    """
+    Add rows to a waiting batch and return how many it now has.
+
+    Args:
+        rows: As for ``submit``; without a line of their own they follow the batch's largest.
+        wait: False releases the batch in the same transaction.
+
+    Raises:
+        InvalidState: The batch is no longer waiting; carries its status.
+        InvalidInput: As for ``submit``; nothing is added.
+
+    Source: Alya BatchAppend.
+    """
+    batch_id = check_id(batch_id)
+    store = database()
+    with store.transaction():
+        batch = Batch.objects.primary().lock(batch_id, Kind.BATCH)
+        if batch.status != Status.WAIT:
+            raise _wrong_state(batch, "takes no more rows")
+        last = (
+            BatchRow.objects.primary()
+            .filter(batch=batch_id)
+            .order_by("-line")
+            .values_list("line", flat=True)[:1]
+        )
+        nrows = lifecycle.insert_rows(
+            batch_id, lifecycle.number_rows(rows, last_line=last[0]), present=batch.nrows
+        )
+        state = Status.WAIT if wait else Status.QUEUED
+        Batch.objects.primary().filter(pk=batch_id).update(nrows=nrows, status=state)
+        _drop_cached(batch_id)
+    return nrows
+
+
+def release(batch_id: UUID | str) -> int:
+    """
+    Let a waiting batch go and return how many rows it has; one that is queued already stays so.
+
+    Raises:
+        InvalidState: The batch is running or has ended; carries its status.
+
+    Source: Alya WaitOff.
+    """
+    batch_id = check_id(batch_id)
+    with database().transaction():
+        batch = Batch.objects.primary().lock(batch_id, Kind.BATCH)
+        if batch.status not in (Status.WAIT, Status.QUEUED):
+            raise _wrong_state(batch, "is not waiting")
+        Batch.objects.primary().filter(pk=batch_id).update(status=Status.QUEUED)
+        _drop_cached(batch_id)
+    return batch.nrows
+
+
+def status(batch_id: UUID | str) -> Summary:
+    """
+    Return a batch in figures, without its rows.
+
+    The figures of an unfinished batch are a second old at most; those of a finished one are final.
+    """
+    return lifecycle.read_summary(check_id(batch_id), Kind.BATCH)
+
+
+def result(batch_id: UUID | str) -> BatchResult:
+    """
+    Return a batch in figures and, once it has ended, all its rows; ``iter_rows`` is for large ones.
+
+    Source: Alya BatchDone.
+    """
+    summary = lifecycle.read_summary(check_id(batch_id), Kind.BATCH, is_fresh=True)
+    rows = () if summary.try_later else tuple(iter_rows(batch_id))
+    return BatchResult(rows=rows, **{field.name: getattr(summary, field.name) for field in fields(summary)})
+
+
+def iter_rows(
+    batch_id: UUID | str, *, status: Status | None = None, after_line: int = 0
+) -> Iterator[RowOutcome]:
+    """
+    Yield a batch's rows as they are now, in the order of lines, in flat memory.
+
+    Args:
+        status: Only rows in this state.
+        after_line: Only rows after this line.
+    """
+    batch = Batch.objects.primary().find(check_id(batch_id), Kind.BATCH)
+    rows = BatchRow.objects.primary().filter(batch=batch.id).defer("input", "output_lines")
+    if status is not None:
+        rows = rows.filter(status=status)
+    return _pages(rows.order_by("line"), after_line)
+
+
+def line(batch_id: UUID | str, line: int) -> RowOutcome:
+    """
+    Return what became of one row.
+
+    Raises:
+        NotFound: The batch has no such line.
+    """
+    batch = Batch.objects.primary().find(check_id(batch_id), Kind.BATCH)
+    row = BatchRow.objects.primary().filter(batch=batch.id, line=check_line(line)).first()
+    if row is None:
+        raise NotFound(f"The batch {batch.id} has no line {line}.")
+    return row.outcome()
+
+
+def open_output(batch_id: UUID | str, name: str) -> File[Any]:
+    """
+    Open an output file of a finished batch to be read as a stream; the caller closes it.
+
+    Raises:
+        NotFound: The batch has no output file of this logical name, or none yet.
+    """
+    output_files = lifecycle.read_summary(check_id(batch_id), Kind.BATCH, is_fresh=True).output_files
+    if name not in output_files:
+        raise NotFound(f"The batch {batch_id} has no output file {name!r}.")
+    return outputs.storage().open(output_files[name], "rb")
+
+
+def abort(batch_id: UUID | str) -> Summary:
+    """
+    Stop a batch for good and return its figures; rows that have ended stay as they are.
+
+    What a processor is just doing is dropped when it returns. A batch that was aborted before is only told.
+
+    Raises:
+        AlreadyDone: The batch has succeeded or failed, or all its rows have ended; carries the summary.
+
+    Source: Alya BatchAbort.
+    """
+    return lifecycle.abort(batch_id, Kind.BATCH)
+
+
+def _check_weight(weight: float) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= WEIGHT_MAX:
+        raise InvalidInput(
+            f"must be a number above 0 and at most {WEIGHT_MAX}, not {weight!r}.", field="weight"
+        )
+    return float(weight)
+
+
+def _wrong_state(batch: Batch, what: str) -> InvalidState:
+    state = Status(batch.status)
+    return InvalidState(f"The batch {batch.id} {what}: its status is {state.label}.", status=state)
+
+
+def _drop_cached(batch_id: UUID) -> None:
+    """Forget the cached state now, for readers in this transaction, and once more when others may see the new."""
+    status_cache.drop(batch_id)
+    database().after_commit(lambda: status_cache.drop(batch_id))
+
+
+def _pages(rows: Any, after_line: int) -> Iterator[RowOutcome]:
+    while page := list(rows.filter(line__gt=after_line)[:PAGE_ROWS]):
+        yield from (row.outcome() for row in page)
+        after_line = page[-1].line

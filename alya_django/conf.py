@@ -1,0 +1,33 @@
+"""The settings of Alya: one dict, ``ALYA``, read when used."""
+
+from typing import Any
+
+from django.conf import settings as django_settings
+
+DEFAULTS: dict[str, Any] = {
+    "CACHE": "default",
+    "STORAGE": "default",
+    "OUTPUT_PREFIX": "alya",
+    "CHUNK_ROWS": 500,
+    "CHUNK_SECONDS": 0.5,
+    "FLUSH_SECONDS": 0.5,
+    "POLL_SECONDS": 1.0,
+    "STATUS_CACHE_SECONDS": 60,
+    "BATCH_ROWS_MAX": 10_000_000,
+    "OUTPUT_FILES_MAX": 1000,
+    "HEARTBEAT_SECONDS": 5,
+    "SWEEP_SECONDS": 60,
+    "CONFIG_FAILURE_SECONDS": 900,
+}
+
+
+class Settings:
+    """The project's ``ALYA`` over the defaults, looked up at every access so that tests can override it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in DEFAULTS:
+            raise AttributeError(f"There is no setting ALYA[{name!r}].")
+        return getattr(django_settings, "ALYA", {}).get(name, DEFAULTS[name])
+
+
+settings = Settings()

@@ -1,0 +1,90 @@
+"""What Alya asks of a database, and how the embedded one, SQLite, does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+from uuid import UUID
+
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from alya_django.status import Status
+
+
+class RowEnding(NamedTuple):
+    """How a row ended, ready to be stored: the JSON is text, None where there is nothing."""
+
+    row_id: int
+    status: Status
+    result: str | None
+    messages: str | None
+    output_lines: str | None
+
+
+class Database:
+    """
+    The statements on rows that are written by hand, because their speed is what Alya is for.
+
+    The gate keeps an abort apart from those who change the same rows, which would deadlock it by the order
+    of rows. Where there is one writer at a time, as on SQLite, it is always open.
+    """
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        return connections[self.alias]
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Open a transaction, or a savepoint inside the caller's."""
+        return transaction.atomic(using=self.alias)
+
+    def savepoint_if_nested(self) -> AbstractContextManager[None]:
+        """
+        Keep a failing statement of user code from spoiling the caller's transaction.
+
+        A worker has none: user code runs in autocommit. Inside a TestCase there is one.
+        """
+        return self.transaction() if self.connection.in_atomic_block else nullcontext()
+
+    def after_commit(self, act: Callable[[], None]) -> None:
+        """Act once the caller's transaction is committed; what then fails is logged and fails nothing else."""
+        transaction.on_commit(act, using=self.alias, robust=True)
+
+    def insert_rows(self, batch_id: UUID, rows: Sequence[tuple[int, str]]) -> None:
+        """Insert rows given as (line, input as JSON text); the other columns take their defaults."""
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO alya_batchrows (batch_id, line, input) VALUES (%s, %s, %s)",
+                [(batch_id.hex, line, text) for line, text in rows],
+            )
+
+    def record_rows(self, claim: int, endings: Sequence[RowEnding]) -> set[int]:
+        """
+        End those rows that the claim still holds, return their ids, and leave the others alone.
+
+        It must run in a transaction.
+        """
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT id FROM alya_batchrows WHERE claim = %s", [claim])
+            held = {row_id for (row_id,) in cursor}
+            kept = [ending for ending in endings if ending.row_id in held]
+            cursor.executemany(
+                "UPDATE alya_batchrows SET status = %s, result = %s, messages = %s, output_lines = %s, "
+                "claim = NULL, done_at = STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW') WHERE id = %s",
+                [(*ending[1:], ending.row_id) for ending in kept],
+            )
+        return {ending.row_id for ending in kept}
+
+    def enter(self, batch_id: UUID) -> bool:
+        """Pass the gate of a batch, beside others, until the transaction ends; False while it is shut."""
+        return True
+
+    def shut(self, batch_id: UUID) -> None:
+        """Shut the gate of a batch until the transaction ends, once all who passed it have gone through."""
+
+    def tune(self) -> None:
+        """Set what the tables need beyond Django's migrations."""

@@ -1,0 +1,1 @@
+"""A row's way through a worker: claimed, processed, recorded; and its batch's, finished."""

@@ -1,0 +1,183 @@
+"""Pick a batch and take rows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+from typing import NamedTuple
+from uuid import UUID
+
+from django.db.models import Exists, F
+from django.db.models.functions import Now
+
+from alya_django.db import Database
+from alya_django.engine.pace import Pace
+from alya_django.models import Batch, BatchRow
+from alya_django.querysets import BatchQuerySet, BatchRowQuerySet
+from alya_django.registry import Registration
+from alya_django.status import Kind, Status
+from alya_django.validation import JSON
+
+CLAIMS_PER_WORKER = 2**32
+OLDEST_EVERY = 8
+CANDIDATES = 5
+
+
+class ClaimedRow(NamedTuple):
+    """A row in the hands of this worker; ``attempt`` counts this claim."""
+
+    id: int
+    line: int
+    input: JSON
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Rows of one batch that one claim holds."""
+
+    claim: int
+    batch: Batch
+    registration: Registration
+    rows: list[ClaimedRow]
+
+
+class Claimer:
+    """
+    Take chunks for one worker, of the ops it serves and that are usable just now.
+
+    Slow queries go first, oldest first; after one, a chunk of a batch goes next if there is any. Among the
+    batches goes the one whose ``turn`` is smallest, and every eighth time the oldest.
+    """
+
+    def __init__(
+        self,
+        store: Database,
+        *,
+        number: int,
+        name: str,
+        registrations: list[Registration],
+        is_usable: Callable[[str], bool],
+        pace: Pace,
+    ) -> None:
+        self._store = store
+        self._number = number
+        self._name = name
+        self._registrations = {(entry.kind, entry.app, entry.op): entry for entry in registrations}
+        self._is_usable = is_usable
+        self._pace = pace
+        self._claims = count(number * CLAIMS_PER_WORKER + 1)
+        self._picks = count(1)
+        self._latest_turn = 0.0
+        self._last_lines: dict[UUID, int] = {}
+        self._after_slow_query = False
+
+    def take(self) -> Chunk | None:
+        """Return the next chunk, None if there is nothing to claim now."""
+        takers = [self._take_slow_query, self._take_batch_rows]
+        if self._after_slow_query:
+            takers.reverse()
+        chunk = takers[0]() or takers[1]()
+        self._after_slow_query = chunk is not None and chunk.batch.kind == Kind.SLOW_QUERY
+        return chunk
+
+    def _take_slow_query(self) -> Chunk | None:
+        if not (scope := self._scope(Kind.SLOW_QUERY)):
+            return None
+        asked = BatchRow.objects.primary().of(scope).filter(line=0)
+        with self._store.transaction():
+            row = asked.due().order_by("retry_at").lock_free_with_batch().first() or (
+                asked.queued().order_by("id").lock_free_with_batch().first()
+            )
+            if row is None:
+                return None
+            claim = next(self._claims)
+            BatchRow.objects.primary().filter(pk=row.pk).claim(claim, self._name)
+            Batch.objects.primary().filter(pk=row.batch_id, status=Status.QUEUED).update(
+                status=Status.IN_PROGRESS, started_at=Now()
+            )
+        claimed = ClaimedRow(row.pk, row.line, row.input, row.attempts + 1)
+        return Chunk(claim, row.batch, self._registration(row.batch), [claimed])
+
+    def _take_batch_rows(self) -> Chunk | None:
+        if not (scope := self._scope(Kind.BATCH)):
+            return None
+        for batch in self._candidates(Batch.objects.primary().runnable().of(scope)):
+            if batch.status == Status.QUEUED and not Batch.objects.primary().filter(pk=batch.pk).start():
+                continue
+            if chunk := self._take_rows(batch):
+                return chunk
+        return None
+
+    def _candidates(self, batches: BatchQuerySet) -> Iterator[Batch]:
+        """Yield the batches to try, best first."""
+        by_age = next(self._picks) % OLDEST_EVERY == 0
+        order = ("requested_at", "id") if by_age else ("turn", "requested_at", "id")
+        batches = batches.defer("output_files", "mark_done_error", "hold_reason").order_by(*order)
+        tried: list[UUID] = []
+        while found := list(batches.exclude(pk__in=tried)[:CANDIDATES]):
+            yield from found
+            tried += [batch.pk for batch in found]
+
+    def _take_rows(self, batch: Batch) -> Chunk | None:
+        registration = self._registration(batch)
+        wanted = self._pace.chunk_rows(registration)
+        claim = next(self._claims)
+        with self._store.transaction():
+            if not self._store.enter(batch.pk):
+                return None
+            rows = self._lock_rows(batch, wanted)
+            if rows:
+                BatchRow.objects.primary().filter(pk__in=[row.id for row in rows]).claim(claim, self._name)
+        if len(rows) < wanted:
+            self._note_drained(batch)
+        if not rows:
+            return None
+        self._charge(batch, len(rows) * self._pace.seconds(registration))
+        return Chunk(claim, batch, registration, rows)
+
+    def _lock_rows(self, batch: Batch, wanted: int) -> list[ClaimedRow]:
+        """
+        Lock rows to claim: requeued ones that are due, else in the order of lines from where this worker was.
+
+        Without the place to go on from, every claim would walk past all rows that an old snapshot keeps alive.
+        """
+        running = Batch.objects.primary().filter(pk=batch.pk, status=Status.IN_PROGRESS)
+        rows = BatchRow.objects.primary().filter(Exists(running), batch=batch.pk)
+        if due := _lock(rows.due().order_by("retry_at"), wanted):
+            return due
+        last_line = self._last_lines.get(batch.pk, 0)
+        in_order = rows.queued().order_by("line")
+        found = _lock(in_order.filter(line__gt=last_line), wanted)
+        if not found and last_line:
+            found = _lock(in_order, wanted)
+        if found:
+            self._last_lines[batch.pk] = found[-1].line
+        return found
+
+    def _note_drained(self, batch: Batch) -> None:
+        """Let no worker look here again, unless rows are only locked; a requeue clears the mark."""
+        queued = BatchRow.objects.primary().filter(batch=batch.pk).queued()
+        if not queued.order_by("line").values_list("line")[:1]:
+            self._last_lines.pop(batch.pk, None)
+            with self._store.transaction():
+                Batch.objects.primary().filter(pk=batch.pk).set_drained()
+
+    def _charge(self, batch: Batch, seconds: float) -> None:
+        self._latest_turn = max(self._latest_turn, batch.turn)
+        with self._store.transaction():
+            Batch.objects.primary().filter(pk=batch.pk).charge(seconds, turn=self._latest_turn)
+
+    def _scope(self, kind: Kind) -> list[tuple[str, str]]:
+        return [(app, op) for of, app, op in self._registrations if of == kind and self._is_usable(app)]
+
+    def _registration(self, batch: Batch) -> Registration:
+        return self._registrations[Kind(batch.kind), batch.app, batch.op]
+
+
+def _lock(rows: BatchRowQuerySet, wanted: int) -> list[ClaimedRow]:
+    return [
+        ClaimedRow(*row)
+        for row in rows.lock_free(wanted).values_list("id", "line", "input", F("attempts") + 1)
+    ]

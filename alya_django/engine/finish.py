@@ -1,0 +1,171 @@
+"""End batches whose rows have all ended: count, join the output files, tell, call ``mark_done``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from traceback import format_exception
+from typing import Any
+from uuid import UUID, uuid4
+
+from django.db.models.functions import Now
+
+from alya_django import lifecycle, outputs
+from alya_django.db import Database
+from alya_django.engine.claim import Chunk
+from alya_django.engine.init_blocks import InitBlocks, InitFailed
+from alya_django.engine.process import Processed
+from alya_django.engine.record import Recorder
+from alya_django.models import Batch, BatchRow
+from alya_django.querysets import BatchQuerySet
+from alya_django.registry import Registration, registry
+from alya_django.status import Kind, Status
+
+logger = logging.getLogger("alya_django.engine")
+
+LEASE = timedelta(minutes=2)
+BLOCK_ROWS = 2_000
+DELIVERIES = 100
+ERROR_MAX = 10_000
+
+
+class Finisher:
+    """
+    Finish batches for one worker.
+
+    Every attempt has a token and a lease on the batch; no lock is held while files are copied or user code runs.
+    What ``mark_done`` raises is added to ``errors``.
+    """
+
+    def __init__(self, store: Database, init_blocks: InitBlocks, errors: list[Exception]) -> None:
+        self._store = store
+        self._init_blocks = init_blocks
+        self._errors = errors
+
+    def finish(self, batch_id: UUID) -> bool:
+        """Finish a batch if all its rows have ended and nobody else is at it; return whether it did."""
+        if not Batch.objects.primary().filter(pk=batch_id).complete():
+            return False
+        finisher = uuid4()
+        with self._store.transaction():
+            batches = Batch.objects.primary().filter(pk=batch_id)
+            others = batches.locked().get().finisher
+            # Looked at again under the lock: whoever records last sees all that was recorded.
+            if not batches.complete().take_finish(finisher, LEASE):
+                return False
+        try:
+            output_files = self._join_output_files(batch_id, finisher)
+        except BaseException:
+            self._let_go(batch_id, finisher)
+            raise
+        if not self._close(batch_id, finisher, output_files):
+            outputs.delete(output_files.values())
+            return False
+        if others:
+            outputs.delete_other_attempts(batch_id, finisher)
+        self._tell(batch_id, finisher)
+        return True
+
+    def finish_slow_query(self, chunk: Chunk, processed: Processed, recorder: Recorder) -> int:
+        """Record the row of a slow query and finish it, in one transaction; return 1, or 0 if it was aborted."""
+        query_id = chunk.batch.pk
+        finisher = uuid4()
+        saved = {
+            name: outputs.save(query_id, finisher, name, file)
+            for name, file in processed.output_files.items()
+            if not isinstance(file, str)
+        }
+        with recorder.gate(query_id):
+            recorded = recorder.record(query_id, chunk.claim, [processed.ending])
+            if recorded:
+                Batch.objects.primary().filter(pk=query_id).take_finish(finisher, LEASE)
+                self._close(query_id, finisher, {**processed.output_files, **saved})
+        if recorded:
+            self._tell(query_id, finisher)
+        else:
+            outputs.delete(saved.values())
+        return recorded
+
+    def deliver(self, batches: BatchQuerySet) -> int:
+        """Call ``mark_done`` for finished batches that nobody has seen to; return for how many."""
+        delivered = 0
+        for batch in batches.not_marked_done().unattended().order_by("done_at")[:DELIVERIES]:
+            finisher = uuid4()
+            mine = Batch.objects.primary().filter(pk=batch.pk).not_marked_done()
+            if mine.take_finish(finisher, LEASE) and self._mark_done(batch, finisher):
+                delivered += 1
+        return delivered
+
+    def _close(self, batch_id: UUID, finisher: UUID, output_files: Mapping[str, str]) -> bool:
+        """Write the final state, guarded by the finisher's token; return whether it still held."""
+        batches = Batch.objects.primary().filter(pk=batch_id)
+        counts = batches.get().counts()
+        closed = batches.filter(finisher=finisher, status=Status.IN_PROGRESS).update(
+            status=Status.of_finished(nfailed=counts["nfailed"]),
+            output_files=dict(output_files),
+            done_at=Now(),
+            finisher_until=Now() + LEASE,
+            **counts,
+        )
+        return bool(closed)
+
+    def _tell(self, batch_id: UUID, finisher: UUID) -> None:
+        """Let the cache, the project's receivers and the processor know of a final state, now committed."""
+        batch = Batch.objects.primary().get(pk=batch_id)
+        lifecycle.tell_finished(batch)
+        self._mark_done(batch, finisher)
+
+    def _join_output_files(self, batch_id: UUID, finisher: UUID) -> dict[str, str]:
+        with outputs.Joiner(batch_id, finisher) as joiner:
+            for block in self._contributions(batch_id):
+                joiner.add(block)
+                self._renew(batch_id, finisher)
+            return joiner.save(lambda: self._renew(batch_id, finisher))
+
+    def _contributions(self, batch_id: UUID) -> Iterator[list[dict[str, str]]]:
+        """Yield what the rows contribute to output files, in blocks, in the order of lines."""
+        rows = BatchRow.objects.primary().filter(batch=batch_id, output_lines__isnull=False).ended()
+        in_order = rows.order_by("line").values_list("line", "output_lines")
+        last_line = 0
+        while block := list(in_order.filter(line__gt=last_line)[:BLOCK_ROWS]):
+            yield [output_lines for _, output_lines in block]
+            last_line = block[-1][0]
+
+    def _mark_done(self, batch: Batch, finisher: UUID) -> bool:
+        registration = registry.find(Kind(batch.kind), batch.app, batch.op)
+        error = ""
+        if registration is None:
+            logger.warning(
+                "No processor for %s/%s: %s ended without mark_done.", batch.app, batch.op, batch.pk
+            )
+        else:
+            try:
+                block = self._init_blocks.get(batch.app)
+            except InitFailed as failure:
+                logger.warning("mark_done of %s waits: %s", batch.pk, failure)
+                self._let_go(batch.pk, finisher)
+                return False
+            error = self._call(registration, batch, block)
+        Batch.objects.primary().filter(pk=batch.pk, finisher=finisher).update(
+            marked_done_at=Now(), mark_done_error=error, finisher=None, finisher_until=None
+        )
+        return True
+
+    def _call(self, registration: Registration, batch: Batch, block: Any) -> str:
+        """Call ``mark_done`` and return its traceback, empty if all went well."""
+        try:
+            with self._store.savepoint_if_nested():
+                registration.mark_done(batch.details(init_block=block))
+        except Exception as error:
+            logger.exception("mark_done of %s failed.", batch.pk)
+            self._errors.append(error)
+            return "".join(format_exception(error))[-ERROR_MAX:].replace("\0", "")
+        return ""
+
+    def _renew(self, batch_id: UUID, finisher: UUID) -> None:
+        Batch.objects.primary().filter(pk=batch_id, finisher=finisher).update(finisher_until=Now() + LEASE)
+
+    def _let_go(self, batch_id: UUID, finisher: UUID) -> None:
+        """End the lease but leave the token: the next finisher sees that something may lie about."""
+        Batch.objects.primary().filter(pk=batch_id, finisher=finisher).update(finisher_until=Now())

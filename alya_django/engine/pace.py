@@ -1,0 +1,34 @@
+"""How long the rows of an op take on this worker, and so how many of them to claim at once."""
+
+from __future__ import annotations
+
+from alya_django.conf import settings
+from alya_django.registry import Registration
+
+START_ROWS = 10
+START_SECONDS = 0.001
+NEWS = 0.5
+
+
+class Pace:
+    """What a worker has learnt of its ops' speed: a moving average of the seconds a row takes."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[Registration, float] = {}
+
+    def seconds(self, registration: Registration) -> float:
+        """Return how long a row takes, 1 ms before the first was seen."""
+        return self._seconds.get(registration, START_SECONDS)
+
+    def chunk_rows(self, registration: Registration) -> int:
+        """Return how many rows make about CHUNK_SECONDS of work: 10 at first, at most CHUNK_ROWS."""
+        rows = START_ROWS
+        if registration in self._seconds:
+            rows = max(1, int(settings.CHUNK_SECONDS / self._seconds[registration]))
+        return min(rows, settings.CHUNK_ROWS, getattr(registration.processor, "chunk_rows", None) or rows)
+
+    def learn(self, registration: Registration, rows: int, seconds: float) -> None:
+        """Take in how long some rows took."""
+        measured = max(seconds / rows, 1e-9)
+        earlier = self._seconds.get(registration, measured)
+        self._seconds[registration] = earlier + NEWS * (measured - earlier)

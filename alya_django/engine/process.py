@@ -1,0 +1,193 @@
+"""Run rows with their processor, and turn whatever comes of it into an ending that can be stored."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.files.base import File
+
+from alya_django.answers import ErrorMessage
+from alya_django.conf import settings
+from alya_django.db import RowEnding
+from alya_django.engine.claim import Chunk, ClaimedRow
+from alya_django.models import Batch, database
+from alya_django.processors import QueryResult, Row, RowFailed, RowResult
+from alya_django.registry import Registration
+from alya_django.status import Kind, Status
+from alya_django.validation import check_text, encode_json
+
+logger = logging.getLogger("alya_django.engine")
+
+ABORT_ASKED_EVERY_SECONDS = 1.0
+TEXT_MAX = 2_000
+ANSWERS: dict[Kind, type[RowResult] | type[QueryResult]] = {
+    Kind.BATCH: RowResult,
+    Kind.SLOW_QUERY: QueryResult,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Processed:
+    """
+    How the processing of a row ended.
+
+    ``error`` is what the processor raised without meaning to fail the row; ``output_files`` what a slow query
+    wants stored.
+    """
+
+    ending: RowEnding
+    error: Exception | None = None
+    output_files: Mapping[str, File[Any] | str] = field(default_factory=dict)
+
+
+def engine_message(msgid: int, errcode: str, text: str) -> ErrorMessage:
+    """Return a message of Alya's own; the text goes into ``vals`` in a form that can be stored."""
+    text = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    return ErrorMessage(errcode, vals=(text[:TEXT_MAX],), msgid=msgid)
+
+
+def processing_error(text: str) -> ErrorMessage:
+    return engine_message(10, "processing_error", text)
+
+
+def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[Processed]:
+    """
+    Run the rows of a chunk one after the other, yielding how each ended.
+
+    An exception fails its row alone. ``logical_names`` are the output files that the batch has so far; new ones
+    are added to it.
+    """
+    batch, registration = chunk.batch, chunk.registration
+    method = registration.method
+    shared = {
+        "batch_id": batch.pk,
+        "app": batch.app,
+        "op": batch.op,
+        "context": batch.context,
+        "init_block": init_block,
+        "is_aborted": _abort_probe(batch),
+    }
+    for claimed in chunk.rows:
+        row = Row(
+            line=claimed.line,
+            input=claimed.input,
+            attempt=claimed.attempt,
+            key=f"{batch.root_batch_id}:{claimed.line}",
+            **shared,
+        )
+        yield _process_row(registration, method, claimed, row, logical_names)
+
+
+def _process_row(
+    registration: Registration,
+    method: Callable[[Row], Any],
+    claimed: ClaimedRow,
+    row: Row,
+    logical_names: set[str],
+) -> Processed:
+    try:
+        with database().savepoint_if_nested():
+            returned = method(row)
+        answer = _answer(registration.kind, returned)
+        return _ended(claimed.id, answer, logical_names)
+    except RowFailed as failure:
+        return _failed(claimed.id, failure.messages)
+    except MemoryError:
+        raise
+    except Exception as error:
+        logger.warning(
+            "%s/%s: line %s of %s failed.", row.app, row.op, row.line, row.batch_id, exc_info=error
+        )
+        return _failed(claimed.id, (processing_error(f"{type(error).__name__}: {error}"),), error)
+
+
+def _answer(kind: Kind, returned: Any) -> RowResult | QueryResult:
+    """Return what the processor returned in its full form; raise TypeError or ValueError if it has none."""
+    expected = ANSWERS[kind]
+    if not isinstance(returned, RowResult | QueryResult):
+        return expected.success(returned)
+    if not isinstance(returned, expected):
+        raise TypeError(f"A {kind.label} processor returned a {type(returned).__name__}.")
+    if returned.status not in (Status.SUCCESS, Status.FAILED):
+        raise ValueError(f"A processor returned the status {returned.status!r}, not success or failed.")
+    return returned
+
+
+def _ended(row_id: int, answer: RowResult | QueryResult, logical_names: set[str]) -> Processed:
+    status = Status(answer.status)
+    result = answer.result
+    if result is None and status is Status.SUCCESS:
+        result = {}
+    text = None if result is None else encode_json(result, "result")
+    messages = _messages(answer.messages)
+    if isinstance(answer, QueryResult):
+        ending = RowEnding(row_id, status, text, messages, None)
+        return Processed(ending, output_files=_checked_files(answer.output_files))
+    lines = _output_lines(answer.output_lines, logical_names) if answer.output_lines else None
+    return Processed(RowEnding(row_id, status, text, messages, lines))
+
+
+def _failed(row_id: int, messages: tuple[ErrorMessage, ...], error: Exception | None = None) -> Processed:
+    return Processed(RowEnding(row_id, Status.FAILED, None, _messages(messages), None), error)
+
+
+def _messages(messages: tuple[ErrorMessage, ...]) -> str | None:
+    if not messages:
+        return None
+    return encode_json([message.as_json() for message in messages], "messages")
+
+
+def _output_lines(output_lines: Mapping[str, str], logical_names: set[str]) -> str | None:
+    """Return a row's contributions as JSON text; an empty one is none."""
+    kept = {}
+    for logical_name, text in output_lines.items():
+        _check_logical_name(logical_name)
+        if not isinstance(text, str):
+            raise TypeError(f"output_lines[{logical_name!r}] is a {type(text).__name__}, not a string.")
+        if text:
+            kept[logical_name] = text
+    if not kept.keys() <= logical_names:
+        new = logical_names | kept.keys()
+        if len(new) > settings.OUTPUT_FILES_MAX:
+            raise ValueError(f"The batch would have more than {settings.OUTPUT_FILES_MAX} output files.")
+        encoded = encode_json(kept, "output_lines")
+        logical_names |= kept.keys()
+        return encoded
+    return encode_json(kept, "output_lines") if kept else None
+
+
+def _checked_files(output_files: Mapping[str, Any]) -> Mapping[str, Any]:
+    for logical_name, file in output_files.items():
+        _check_logical_name(logical_name)
+        if isinstance(file, str):
+            check_text(file, "output_files")
+        elif not isinstance(file, File):
+            raise TypeError(
+                f"output_files[{logical_name!r}] is a {type(file).__name__}, neither a File nor the name of an object."
+            )
+    return output_files
+
+
+def _check_logical_name(name: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"{name!r} is no name of an output file: it must be a string and not empty.")
+
+
+def _abort_probe(batch: Batch) -> Callable[[], bool]:
+    """Return what tells whether the batch was aborted, asking the database at most once a second."""
+    asked_at = 0.0
+    aborted = False
+
+    def is_aborted() -> bool:
+        nonlocal asked_at, aborted
+        now = time.monotonic()
+        if not aborted and now - asked_at >= ABORT_ASKED_EVERY_SECONDS:
+            asked_at = now
+            aborted = Batch.objects.primary().filter(pk=batch.pk, status=Status.ABORTED).exists()
+        return aborted
+
+    return is_aborted

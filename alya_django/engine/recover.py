@@ -1,0 +1,85 @@
+"""See to what was left: rows due again, batches nobody finished or told of, ops that nobody serves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from uuid import UUID
+
+from django.db.models import Q
+
+from alya_django.conf import settings
+from alya_django.engine.finish import Finisher
+from alya_django.engine.process import engine_message
+from alya_django.engine.record import Recorder
+from alya_django.models import Batch, BatchRow, Worker
+from alya_django.querysets import BatchQuerySet
+from alya_django.registry import registry
+from alya_django.status import FINAL, PENDING, Kind
+
+logger = logging.getLogger("alya_django.engine")
+
+Op = tuple[str, str, str]
+ROUND_BATCHES = 100
+PROCESSOR_NAMES = {Kind.BATCH: "BatchProcessor", Kind.SLOW_QUERY: "SlowQueryProcessor"}
+
+
+class Sweeper:
+    """Look, for one worker, after the batches that its own chunks do not bring to their end."""
+
+    def __init__(self, finisher: Finisher, recorder: Recorder, *, app: str | None, op: str | None) -> None:
+        self._finisher = finisher
+        self._recorder = recorder
+        self._only = {name: value for name, value in (("app", app), ("op", op)) if value is not None}
+        self._unserved_since: dict[Op, float] = {}
+
+    def look(self) -> int:
+        """See to what cannot wait for a sweep; return how many batches moved."""
+        due = BatchRow.objects.primary().due().values("batch")
+        woken = Batch.objects.primary().filter(drained=True, pk__in=due).update(drained=False)
+        return woken + self._finisher.deliver(self._served())
+
+    def sweep(self) -> int:
+        """See to everything; return how many batches moved."""
+        moved = self.look()
+        for batch_id in self._served().complete().unattended().values_list("pk", flat=True)[:ROUND_BATCHES]:
+            moved += self._finisher.finish(batch_id)
+        return moved + self._give_up_unserved()
+
+    def give_up(self, batch_id: UUID, errcode_text: str, *, msgid: int, claim: int | None = None) -> None:
+        """Fail what is left of a batch for an error of configuration, and finish it as any other."""
+        Batch.objects.primary().filter(pk=batch_id).start()
+        self._recorder.fail_rest(batch_id, engine_message(msgid, "configerror", errcode_text), claim=claim)
+        self._finisher.finish(batch_id)
+
+    def _served(self) -> BatchQuerySet:
+        pairs = {(entry.app, entry.op) for entry in registry}
+        return Batch.objects.primary().of(pairs).filter(**self._only)
+
+    def _give_up_unserved(self) -> int:
+        """Fail the batches whose op no worker has served for CONFIG_FAILURE_SECONDS."""
+        now = time.monotonic()
+        unserved = self._unserved()
+        self._unserved_since = {op: self._unserved_since.get(op, now) for op in unserved}
+        moved = 0
+        for op, since in self._unserved_since.items():
+            if now - since >= settings.CONFIG_FAILURE_SECONDS:
+                moved += self._give_up_op(*op)
+        return moved
+
+    def _unserved(self) -> set[Op]:
+        asked = Batch.objects.primary().filter(
+            Q(status__in=PENDING) | Q(status__in=FINAL, marked_done_at__isnull=True), **self._only
+        )
+        served = Worker.objects.primary().ops() | {(entry.kind, entry.app, entry.op) for entry in registry}
+        return set(asked.order_by().values_list("kind", "app", "op").distinct()) - served
+
+    def _give_up_op(self, kind: str, app: str, op: str) -> int:
+        text = f"No {PROCESSOR_NAMES[Kind(kind)]} is registered for app {app!r} and op {op!r}."
+        batches = Batch.objects.primary().filter(kind=kind, app=app, op=op)
+        moved = 0
+        for batch_id in batches.filter(status__in=PENDING).values_list("pk", flat=True)[:ROUND_BATCHES]:
+            logger.error("%s Batch %s fails.", text, batch_id)
+            self.give_up(batch_id, text, msgid=2)
+            moved += 1
+        return moved + self._finisher.deliver(batches)

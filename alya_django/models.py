@@ -1,0 +1,351 @@
+"""The five tables of Alya. What happens to their rows is in ``querysets``."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.db import models, router
+from django.db.models import F, Q
+from django.db.models.functions import Lower, Now
+from django.utils.translation import gettext_lazy as _
+
+from alya_django import db
+from alya_django.answers import BatchDetails, ErrorMessage, RowOutcome, Summary
+from alya_django.db import Database
+from alya_django.querysets import BatchProgressQuerySet, BatchQuerySet, BatchRowQuerySet, WorkerQuerySet
+from alya_django.status import FINAL, PENDING, Kind, Status
+from alya_django.validation import TEXT_MAX
+
+
+def database() -> Database:
+    """Return the database that holds Alya's tables, as the project's router says."""
+    return db.database(router.db_for_write(Batch))
+
+
+# Written out once: a partial index serves only a query that repeats its condition.
+RUNNABLE = Q(kind=Kind.BATCH, status__in=sorted(PENDING), held_at__isnull=True, drained=False)
+
+
+class Batch(models.Model):
+    """
+    Many rows submitted together for one operation; or a slow query, which has one row.
+
+    ``turn`` orders the runnable batches: seconds of work over ``weight``. ``drained`` says that no row waits
+    for its first claim. The counts are null until the state is final; until then they are the sum of the
+    progress slots.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    app = models.CharField(_("app"), max_length=TEXT_MAX)
+    op = models.CharField(_("op"), max_length=TEXT_MAX)
+    kind = models.CharField(_("kind"), max_length=1, choices=Kind.choices)
+    context = models.JSONField(_("context"), default=dict)
+    input_file = models.CharField(_("input file"), max_length=TEXT_MAX, blank=True, default="")
+    requested_by = models.CharField(_("requested by"), max_length=TEXT_MAX, blank=True, default="")
+    unique_key = models.CharField(max_length=TEXT_MAX, null=True, blank=True)  # noqa: DJ001 (null: no key)
+    weight = models.FloatField(default=1.0, db_default=1.0)
+
+    status = models.CharField(_("status"), max_length=7, choices=Status.choices)
+    held_at = models.DateTimeField(null=True, blank=True)
+    hold_reason = models.TextField(blank=True, default="", db_default="")
+    requested_at = models.DateTimeField(_("requested at"), db_default=Now())
+    started_at = models.DateTimeField(_("started at"), null=True, blank=True)
+    done_at = models.DateTimeField(_("done at"), null=True, blank=True)
+
+    nrows = models.PositiveIntegerField(_("rows"), default=0)
+    nsuccess = models.PositiveIntegerField(_("success"), null=True, blank=True)
+    nfailed = models.PositiveIntegerField(_("failed"), null=True, blank=True)
+    naborted = models.PositiveIntegerField(_("aborted"), null=True, blank=True)
+    output_files = models.JSONField(_("output files"), default=dict)
+
+    turn = models.FloatField(default=0.0, db_default=0.0)
+    drained = models.BooleanField(default=False, db_default=False)
+    finisher = models.UUIDField(null=True, blank=True)
+    finisher_until = models.DateTimeField(null=True, blank=True)
+    marked_done_at = models.DateTimeField(null=True, blank=True)
+    mark_done_error = models.TextField(blank=True, default="", db_default="")
+
+    parent = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.DO_NOTHING,
+        related_name="children",
+        db_constraint=False,
+    )
+    root = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.DO_NOTHING,
+        related_name="descendants",
+        db_constraint=False,
+        db_index=False,
+    )
+
+    objects = BatchQuerySet.as_manager()
+
+    class Meta:
+        db_table = "alya_batches"
+        verbose_name = _("batch")
+        verbose_name_plural = _("batches")
+        default_permissions = ("view",)
+        indexes = (
+            models.Index(
+                fields=("turn", "requested_at", "id"), name="alya_batch_by_turn", condition=RUNNABLE
+            ),
+            models.Index(fields=("requested_at", "id"), name="alya_batch_by_age", condition=RUNNABLE),
+            models.Index(fields=("app", "op", "-requested_at"), name="alya_batch_by_op"),
+            models.Index(fields=("-requested_at", "id"), name="alya_batch_latest"),
+            models.Index(
+                fields=("done_at",),
+                name="alya_batch_not_marked_done",
+                condition=Q(status__in=sorted(FINAL), marked_done_at__isnull=True),
+            ),
+        )
+        constraints = (
+            models.UniqueConstraint(fields=("app", "op", "unique_key"), name="alya_batch_unique_key"),
+            models.CheckConstraint(condition=Q(kind__in=Kind.values), name="alya_batch_kind"),
+            models.CheckConstraint(condition=Q(status__in=Status.values), name="alya_batch_status"),
+            models.CheckConstraint(
+                condition=Q(app=Lower("app"), op=Lower("op")), name="alya_batch_lower_case"
+            ),
+            models.CheckConstraint(condition=Q(weight__gt=0, weight__lte=1000), name="alya_batch_weight"),
+            models.CheckConstraint(
+                condition=Q(
+                    status__in=sorted(FINAL),
+                    done_at__isnull=False,
+                    nsuccess__isnull=False,
+                    nfailed__isnull=False,
+                    naborted__isnull=False,
+                    nrows=F("nsuccess") + F("nfailed") + F("naborted"),
+                )
+                | Q(
+                    ~Q(status__in=sorted(FINAL)),
+                    done_at__isnull=True,
+                    nsuccess__isnull=True,
+                    nfailed__isnull=True,
+                    naborted__isnull=True,
+                ),
+                name="alya_batch_final",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.app}/{self.op} {self.id}"
+
+    @property
+    def root_batch_id(self) -> uuid.UUID:
+        """The first batch of a line of retries: itself, unless it is a child."""
+        return self.root_id or self.id
+
+    def counts(self) -> dict[str, int]:
+        """Return nsuccess, nfailed and naborted; of an unfinished batch, as far as it has come."""
+        if self.nsuccess is not None:
+            return {"nsuccess": self.nsuccess, "nfailed": self.nfailed or 0, "naborted": self.naborted or 0}
+        nsuccess, nfailed = self.progress.using(self._state.db).total()
+        return {"nsuccess": nsuccess, "nfailed": nfailed, "naborted": 0}
+
+    def summary(self) -> Summary:
+        """Return the batch in figures."""
+        return Summary(
+            status=Status(self.status),
+            kind=Kind(self.kind),
+            nrows=self.nrows,
+            held=self.held_at is not None,
+            output_files=self.output_files,
+            parent=self.parent_id,
+            **self.counts(),
+        )
+
+    def details(self, *, init_block: Any = None) -> BatchDetails:
+        """Return all that is kept of the batch but its rows."""
+        return BatchDetails(
+            id=self.id,
+            app=self.app,
+            op=self.op,
+            kind=Kind(self.kind),
+            context=self.context,
+            input_file=self.input_file,
+            requested_by=self.requested_by,
+            status=Status(self.status),
+            requested_at=self.requested_at,
+            started_at=self.started_at,
+            done_at=self.done_at,
+            nrows=self.nrows,
+            output_files=self.output_files,
+            parent=self.parent_id,
+            init_block=init_block,
+            **self.counts(),
+        )
+
+
+class BatchRow(models.Model):
+    """
+    One row of a batch.
+
+    ``claim`` is set while the row is in progress, and only then: the number of the worker and of its claim,
+    the guard under which the outcome is recorded. ``attempts`` counts claims and only grows.
+    """
+
+    id = models.BigAutoField(primary_key=True)
+    batch = models.ForeignKey(
+        Batch, on_delete=models.DO_NOTHING, related_name="rows", db_constraint=False, db_index=False
+    )
+    line = models.PositiveIntegerField(_("line"))
+    input = models.JSONField(_("input"))
+    status = models.CharField(
+        _("status"), max_length=7, choices=Status.choices, default=Status.QUEUED, db_default=Status.QUEUED
+    )
+    result = models.JSONField(_("result"), null=True, blank=True)
+    messages = models.JSONField(_("messages"), null=True, blank=True)
+    output_lines = models.JSONField(_("output lines"), null=True, blank=True)
+
+    requested_at = models.DateTimeField(_("requested at"), db_default=Now())
+    claimed_at = models.DateTimeField(_("claimed at"), null=True, blank=True)
+    done_at = models.DateTimeField(_("done at"), null=True, blank=True)
+    retry_at = models.DateTimeField(_("retry at"), null=True, blank=True)
+    done_by = models.CharField(_("done by"), max_length=TEXT_MAX, null=True, blank=True)  # noqa: DJ001 (null: nobody)
+    claim = models.BigIntegerField(null=True, blank=True)
+    attempts = models.IntegerField(_("attempts"), default=0, db_default=0)
+    lost = models.IntegerField(default=0, db_default=0)
+    retries = models.IntegerField(default=0, db_default=0)
+
+    objects = BatchRowQuerySet.as_manager()
+
+    class Meta:
+        db_table = "alya_batchrows"
+        verbose_name = _("row")
+        verbose_name_plural = _("rows")
+        default_permissions = ("view",)
+        indexes = (
+            models.Index(
+                fields=("batch", "line"),
+                name="alya_row_queued",
+                condition=Q(status=Status.QUEUED, retry_at__isnull=True),
+            ),
+            models.Index(
+                fields=("batch", "retry_at"),
+                name="alya_row_requeued",
+                condition=Q(status=Status.QUEUED, retry_at__isnull=False),
+            ),
+            models.Index(fields=("claim",), name="alya_row_claimed", condition=Q(claim__isnull=False)),
+            models.Index(
+                fields=("id",),
+                name="alya_row_slow_query",
+                condition=Q(line=0, status=Status.QUEUED, retry_at__isnull=True),
+            ),
+            models.Index(fields=("batch", "line"), name="alya_row_failed", condition=Q(status=Status.FAILED)),
+        )
+        constraints = (
+            models.UniqueConstraint(fields=("batch", "line"), name="alya_row_line"),
+            models.CheckConstraint(
+                condition=Q(status__in=[s for s in Status.values if s != Status.WAIT]), name="alya_row_status"
+            ),
+            models.CheckConstraint(
+                condition=Q(status=Status.IN_PROGRESS, claim__isnull=False)
+                | Q(~Q(status=Status.IN_PROGRESS), claim__isnull=True),
+                name="alya_row_claim",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.batch_id}:{self.line}"
+
+    def outcome(self) -> RowOutcome:
+        """Return what became of the row."""
+        return RowOutcome(
+            line=self.line,
+            status=Status(self.status),
+            result=self.result,
+            messages=tuple(map(ErrorMessage.from_json, self.messages or ())),
+            attempts=self.attempts,
+            done_by=self.done_by or "",
+            requested_at=self.requested_at,
+            claimed_at=self.claimed_at,
+            done_at=self.done_at,
+        )
+
+
+class BatchProgress(models.Model):
+    """
+    How many rows of a batch have ended, in slots, so that workers do not queue for one counter.
+
+    A slot is a worker's number modulo SLOTS. It moves in the transaction that ends the rows, so the slots' sum
+    is exact.
+    """
+
+    SLOTS = 16
+
+    pk = models.CompositePrimaryKey("batch_id", "slot")
+    batch = models.ForeignKey(
+        Batch, on_delete=models.DO_NOTHING, related_name="progress", db_constraint=False, db_index=False
+    )
+    slot = models.SmallIntegerField()
+    nsuccess = models.PositiveIntegerField(default=0)
+    nfailed = models.PositiveIntegerField(default=0)
+
+    objects = BatchProgressQuerySet.as_manager()
+
+    class Meta:
+        db_table = "alya_batch_progress"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.batch_id}/{self.slot}: {self.nsuccess} + {self.nfailed}"
+
+
+class Worker(models.Model):
+    """A process that claims rows. Its id is the upper half of its claims; its record lives as long as it does."""
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(_("name"), max_length=TEXT_MAX, unique=True)
+    host = models.CharField(_("host"), max_length=TEXT_MAX)
+    pid = models.IntegerField(_("pid"))
+    version = models.CharField(_("version"), max_length=40)
+    ops = models.JSONField(_("ops"), default=list)
+    started = models.DateTimeField(_("started"), db_default=Now())
+    heartbeat = models.DateTimeField(_("heartbeat"), db_default=Now())
+    rate = models.FloatField(_("rows per second"), default=0.0, db_default=0.0)
+
+    objects = WorkerQuerySet.as_manager()
+
+    class Meta:
+        db_table = "alya_workers"
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class BatchFile(models.Model):
+    """A file that was received: accepted, then it has a batch, or rejected, then it has an error."""
+
+    batch = models.ForeignKey(
+        Batch, null=True, blank=True, on_delete=models.DO_NOTHING, related_name="files", db_constraint=False
+    )
+    object_id = models.CharField(max_length=1024, unique=True)
+    error_object_id = models.CharField(max_length=1024, blank=True, default="")
+    file_name = models.CharField(max_length=TEXT_MAX)
+    file_type = models.CharField(max_length=TEXT_MAX)
+    content_type = models.CharField(max_length=TEXT_MAX)
+    size = models.BigIntegerField()
+    checksum = models.CharField(max_length=64)
+    is_accepted = models.BooleanField()
+    error_message = models.TextField(blank=True, default="")
+    metadata = models.JSONField(default=dict)
+    received_at = models.DateTimeField(db_default=Now())
+    processed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        db_table = "alya_batch_files"
+        verbose_name = _("file")
+        verbose_name_plural = _("files")
+        default_permissions = ("view",)
+        indexes = (models.Index(fields=("file_type", "checksum"), name="alya_file_by_checksum"),)
+
+    def __str__(self) -> str:
+        return self.file_name

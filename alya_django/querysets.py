@@ -1,0 +1,224 @@
+"""States as filters, transitions as verbs. Every row lock that Alya takes is taken here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import UUID
+
+from django.db import router
+from django.db.models import F, Model, Q, QuerySet, Subquery, Sum, Value
+from django.db.models.functions import Coalesce, Greatest, Now
+
+from alya_django.exceptions import NotFound, WrongType
+from alya_django.status import FINAL, PENDING, Kind, Status
+
+if TYPE_CHECKING:
+    from alya_django.models import Batch, BatchProgress, BatchRow, Worker
+
+Pair = tuple[str, str]
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+
+class PrimaryQuerySet(QuerySet[AnyModel]):
+    def primary(self) -> Self:
+        """Ask the database that is written to, where a read finds what was just committed."""
+        return self.using(router.db_for_write(self.model))
+
+
+class BatchQuerySet(PrimaryQuerySet["Batch"]):
+    # The states.
+
+    def finished(self) -> BatchQuerySet:
+        return self.filter(status__in=FINAL)
+
+    def runnable(self) -> BatchQuerySet:
+        """Batches, not slow queries, that may have rows to claim. The partial indexes repeat this condition."""
+        return self.filter(kind=Kind.BATCH, status__in=PENDING, held_at__isnull=True, drained=False)
+
+    def complete(self) -> BatchQuerySet:
+        """Running batches whose rows have all ended, which somebody must finish."""
+        ended = Sum(F("progress__nsuccess") + F("progress__nfailed"))
+        return self.filter(status=Status.IN_PROGRESS).annotate(ended=ended).filter(ended=F("nrows"))
+
+    def not_marked_done(self) -> BatchQuerySet:
+        """Finished batches whose ``mark_done`` nobody has seen to the end."""
+        return self.finished().filter(marked_done_at__isnull=True)
+
+    def unattended(self) -> BatchQuerySet:
+        """Batches that no finisher is at work on, or whose finisher's lease has run out."""
+        return self.filter(Q(finisher__isnull=True) | Q(finisher_until__lt=Now()))
+
+    def of(self, pairs: Iterable[Pair]) -> BatchQuerySet:
+        """Batches of these (app, op)s."""
+        return self.filter(_scope(pairs))
+
+    # The locks.
+
+    def lock(self, batch_id: UUID, kind: Kind) -> Batch:
+        """Lock one batch until the transaction ends, waiting for it; raise NotFound or WrongType."""
+        return self.locked().find(batch_id, kind)
+
+    def locked(self) -> BatchQuerySet:
+        """Lock batches until the transaction ends, waiting for those who hold them."""
+        return self.select_for_update(no_key=True)
+
+    def skip_locked(self) -> BatchQuerySet:
+        return self.filter(pk__in=self.select_for_update(no_key=True, skip_locked=True).values("pk"))
+
+    def find(self, batch_id: UUID, kind: Kind) -> Batch:
+        """Return one batch; raise NotFound, or WrongType if it is of the other kind."""
+        batch = self.filter(pk=batch_id).first()
+        if batch is None:
+            raise NotFound(f"There is no {kind.label} {batch_id}.")
+        if batch.kind != kind:
+            raise WrongType(batch_id, Kind(batch.kind))
+        return batch
+
+    # The verbs.
+
+    def start(self) -> int:
+        """
+        Turn queued batches to running and return how many were; those that somebody has locked are left.
+
+        They start beside the running batch that is furthest behind: none may claim back the time it was away.
+        """
+        running = self.model._default_manager.using(self.db).filter(
+            kind=Kind.BATCH, status=Status.IN_PROGRESS, held_at__isnull=True, drained=False
+        )
+        return (
+            self.filter(status=Status.QUEUED)
+            .skip_locked()
+            .update(
+                status=Status.IN_PROGRESS,
+                started_at=Now(),
+                turn=Coalesce(Subquery(running.order_by("turn").values("turn")[:1]), F("turn")),
+            )
+        )
+
+    def charge(self, seconds: float, *, turn: float) -> int:
+        """
+        Move batches on by the time that a chunk of theirs will take, unless somebody has locked them.
+
+        Source: start-time fair queueing (Goyal, Vin and Cheng 1996), ``turn`` being the start tag.
+        """
+        return self.skip_locked().update(turn=Greatest(F("turn"), Value(turn)) + Value(seconds) / F("weight"))
+
+    def set_drained(self) -> int:
+        """Stop looking for rows in these batches, unless somebody has locked them."""
+        return self.skip_locked().update(drained=True)
+
+    def take_finish(self, finisher: UUID, lease: timedelta) -> int:
+        """Make a finisher the one who finishes these batches, for as long as its lease runs."""
+        return self.unattended().update(finisher=finisher, finisher_until=Now() + lease)
+
+
+class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
+    # The states.
+
+    def queued(self) -> BatchRowQuerySet:
+        """Rows that wait for their first claim."""
+        return self.filter(status=Status.QUEUED, retry_at__isnull=True)
+
+    def due(self) -> BatchRowQuerySet:
+        """Rows that were requeued and may be claimed again by now."""
+        return self.filter(status=Status.QUEUED, retry_at__lte=Now())
+
+    def unclaimed_or(self, claim: int | None) -> BatchRowQuerySet:
+        """Queued rows, and those that a claim holds."""
+        return self.filter(Q(status=Status.QUEUED) | Q(claim=claim, status=Status.IN_PROGRESS))
+
+    def of(self, pairs: Iterable[Pair]) -> BatchRowQuerySet:
+        """Rows of batches of these (app, op)s."""
+        return self.filter(_scope(pairs, "batch__"))
+
+    def pending(self) -> BatchRowQuerySet:
+        return self.filter(status__in=PENDING)
+
+    def ended(self) -> BatchRowQuerySet:
+        return self.filter(status__in=[Status.SUCCESS, Status.FAILED])
+
+    # The locks.
+
+    def lock_free(self, count: int) -> BatchRowQuerySet:
+        """Lock so many rows that nobody else has locked, until the transaction ends."""
+        return self.select_for_update(skip_locked=True)[:count]
+
+    def lock_free_with_batch(self) -> BatchRowQuerySet:
+        """Lock one row and its batch, both free."""
+        return self.select_related("batch").select_for_update(
+            of=("self", "batch"), no_key=True, skip_locked=True
+        )[:1]
+
+    # The verbs.
+
+    def claim(self, claim: int, done_by: str) -> int:
+        """Give rows that are locked here to the worker whose claim it is."""
+        return self.update(
+            status=Status.IN_PROGRESS,
+            claim=claim,
+            attempts=F("attempts") + 1,
+            claimed_at=Now(),
+            done_by=done_by,
+            retry_at=None,
+        )
+
+    def requeue(self, claim: int, *, delay: timedelta = timedelta(0)) -> int:
+        """Give back the rows that a claim still holds, to be claimed again after a delay."""
+        return self.filter(claim=claim).update(
+            status=Status.QUEUED, claim=None, claimed_at=None, done_by=None, retry_at=Now() + delay
+        )
+
+    def fail(self, messages: list[dict[str, Any]], done_by: str) -> int:
+        """End rows that no processor will see."""
+        return self.update(
+            status=Status.FAILED, messages=messages, claim=None, done_by=done_by, retry_at=None, done_at=Now()
+        )
+
+    def abort(self) -> int:
+        """End the rows that have not ended; what is being computed for them will find no claim to record under."""
+        return self.pending().update(
+            status=Status.ABORTED,
+            result=None,
+            messages=None,
+            output_lines=None,
+            claim=None,
+            retry_at=None,
+            done_at=Now(),
+        )
+
+
+class BatchProgressQuerySet(PrimaryQuerySet["BatchProgress"]):
+    def total(self) -> tuple[int, int]:
+        """Return how many rows succeeded and failed, over all slots."""
+        sums = self.aggregate(nsuccess=Sum("nsuccess"), nfailed=Sum("nfailed"))
+        return sums["nsuccess"] or 0, sums["nfailed"] or 0
+
+    def move(self, batch_id: UUID, slot: int, *, nsuccess: int = 0, nfailed: int = 0) -> None:
+        """Count rows that end in this transaction."""
+        mine = self.filter(batch=batch_id, slot=slot)
+        moved = {"nsuccess": F("nsuccess") + nsuccess, "nfailed": F("nfailed") + nfailed}
+        if not mine.update(**moved):
+            self.bulk_create([self.model(batch_id=batch_id, slot=slot)], ignore_conflicts=True)
+            mine.update(**moved)
+
+
+class WorkerQuerySet(PrimaryQuerySet["Worker"]):
+    def beat(self) -> int:
+        return self.update(heartbeat=Now())
+
+    def ops(self) -> set[tuple[str, str, str]]:
+        """Return the (kind, app, op)s that some worker serves."""
+        return {(kind, app, op) for ops in self.values_list("ops", flat=True) for kind, app, op in ops}
+
+
+def _scope(pairs: Iterable[Pair], prefix: str = "") -> Q:
+    """Return the condition that a batch is of one of these (app, op)s."""
+    ops: dict[str, list[str]] = {}
+    for app, op in pairs:
+        ops.setdefault(app, []).append(op)
+    scope = Q(pk__in=[])
+    for app, names in sorted(ops.items()):
+        scope |= Q(**{f"{prefix}app": app, f"{prefix}op__in": sorted(names)})
+    return scope

@@ -1,0 +1,134 @@
+"""Which values can be stored: names, ids, texts and JSON. It knows no batch and touches no database."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from alya_django.exceptions import InvalidInput
+
+JSON = Any
+"""What ``json`` can write and PostgreSQL can store: objects, arrays, texts, finite numbers, booleans, null."""
+
+NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
+TEXT_MAX = 255
+LINE_MAX = 2**31 - 1
+
+# A NUL as the encoder writes it, unless the backslash is itself escaped.
+_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def fold_name(value: str, field: str) -> str:
+    """Return an app's or op's name in lower case; raise InvalidInput if it can be no name."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"must be a string, not {type(value).__name__}.", field=field)
+    name = value.lower()
+    if len(name) > TEXT_MAX:
+        raise InvalidInput(f"has {len(name)} characters, the limit is {TEXT_MAX}.", field=field)
+    if not NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{value!r} is no name: letters a-z, digits, '_', '.' and '-' make one, not beginning with '.' or '-'.",
+            field=field,
+        )
+    return name
+
+
+def check_text(value: str, field: str) -> str:
+    """Return a free text of at most 255 characters; raise InvalidInput if it cannot be stored."""
+    if not isinstance(value, str):
+        raise InvalidInput(f"must be a string, not {type(value).__name__}.", field=field)
+    if len(value) > TEXT_MAX:
+        raise InvalidInput(f"has {len(value)} characters, the limit is {TEXT_MAX}.", field=field)
+    if fault := _text_fault(value):
+        raise InvalidInput(f"has {fault}.", field=field)
+    return value
+
+
+def check_id(value: UUID | str) -> UUID:
+    """Return the id of a batch; raise InvalidInput if it is malformed."""
+    if isinstance(value, UUID):
+        return value
+    try:
+        return UUID(value)
+    except (ValueError, TypeError, AttributeError):
+        raise InvalidInput(f"{value!r} is no UUID.", field="id") from None
+
+
+def check_line(value: int) -> int:
+    """Return a row's number; raise InvalidInput if no row can have it."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidInput(f"a line is a whole number, not {value!r}.")
+    if not 1 <= value <= LINE_MAX:
+        raise InvalidInput(f"a line is a number from 1 to {LINE_MAX}.", line=value)
+    return value
+
+
+def encode_json(value: JSON, field: str, *, line: int | None = None) -> str:
+    """Return a value as JSON text that PostgreSQL can store; raise InvalidInput naming what cannot be."""
+    try:
+        text = _encode(value)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _json_fault(value, field, line, error) from None
+    if "\\u0000" in text and _ESCAPED_NUL.search(text):
+        raise _json_fault(value, field, line, None)
+    return text
+
+
+def encode_object(value: JSON, field: str) -> str:
+    """Return a JSON object as text, ``{}`` for None; raise InvalidInput for anything else."""
+    if value is None:
+        return "{}"
+    if not isinstance(value, dict):
+        raise InvalidInput(f"must be a JSON object, not {type(value).__name__}.", field=field)
+    return encode_json(value, field)
+
+
+def _json_fault(value: JSON, field: str, line: int | None, error: Exception | None) -> InvalidInput:
+    """Return the error that names the first part of a value that JSON cannot hold."""
+    try:
+        path, fault = next(_faults(value, field))
+    except (StopIteration, RecursionError):
+        path, fault = field, f"no JSON ({error})"
+    return InvalidInput(f"{fault} cannot be stored as JSON.", line=line, field=path)
+
+
+def _faults(value: JSON, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if isinstance(key, str):
+                if fault := _text_fault(key):
+                    yield path, f"{fault} in a key"
+            elif key is not None and not isinstance(key, bool | int | float):
+                yield path, f"the key {key!r}"
+            yield from _faults(part, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, part in enumerate(value):
+            yield from _faults(part, f"{path}[{index}]")
+    elif fault := _scalar_fault(value):
+        yield path, fault
+
+
+def _scalar_fault(value: JSON) -> str:
+    if isinstance(value, str):
+        return _text_fault(value)
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else {"nan": "NaN"}.get(str(value), "Infinity")
+    if value is None or isinstance(value, bool | int):
+        return ""
+    if type(value).__name__ == "Decimal":
+        return "a Decimal (give amounts as strings)"
+    return f"a value of type {type(value).__name__}"
+
+
+def _text_fault(text: str) -> str:
+    if "\0" in text:
+        return "a NUL character"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "a lone surrogate"
+    return ""
