@@ -92,15 +92,8 @@ def append(batch_id: UUID | str, rows: Iterable[JSON | BatchInput], *, wait: boo
         batch = Batch.objects.primary().lock(batch_id, Kind.BATCH)
         if batch.status != Status.WAIT:
             raise _wrong_state(batch, "takes no more rows")
-        last = (
-            BatchRow.objects.primary()
-            .filter(batch=batch_id)
-            .order_by("-line")
-            .values_list("line", flat=True)[:1]
-        )
-        nrows = lifecycle.insert_rows(
-            batch_id, lifecycle.number_rows(rows, last_line=last[0]), present=batch.nrows
-        )
+        last = BatchRow.objects.primary().filter(batch=batch_id).order_by("-line").values_list("line", flat=True)[:1]
+        nrows = lifecycle.insert_rows(batch_id, lifecycle.number_rows(rows, last_line=last[0]), present=batch.nrows)
         state = Status.WAIT if wait else Status.QUEUED
         Batch.objects.primary().filter(pk=batch_id).update(nrows=nrows, status=state)
         _drop_cached(batch_id)
@@ -146,9 +139,7 @@ def result(batch_id: UUID | str) -> BatchResult:
     return BatchResult(rows=rows, **{field.name: getattr(summary, field.name) for field in fields(summary)})
 
 
-def iter_rows(
-    batch_id: UUID | str, *, status: Status | None = None, after_line: int = 0
-) -> Iterator[RowOutcome]:
+def iter_rows(batch_id: UUID | str, *, status: Status | None = None, after_line: int = 0) -> Iterator[RowOutcome]:
     """
     Yield a batch's rows as they are now, in the order of lines, in flat memory.
 
@@ -206,9 +197,7 @@ def abort(batch_id: UUID | str) -> Summary:
 
 def _check_weight(weight: float) -> float:
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= WEIGHT_MAX:
-        raise InvalidInput(
-            f"must be a number above 0 and at most {WEIGHT_MAX}, not {weight!r}.", field="weight"
-        )
+        raise InvalidInput(f"must be a number above 0 and at most {WEIGHT_MAX}, not {weight!r}.", field="weight")
     return float(weight)
 
 

@@ -49,9 +49,7 @@ def new_batch(
 def announce(batch: Batch) -> None:
     """Tell the project, once it is committed, that a batch was submitted."""
     database().after_commit(
-        lambda: _send(
-            signals.batch_submitted, batch_id=batch.id, app=batch.app, op=batch.op, kind=Kind(batch.kind)
-        )
+        lambda: _send(signals.batch_submitted, batch_id=batch.id, app=batch.app, op=batch.op, kind=Kind(batch.kind))
     )
 
 
@@ -111,13 +109,9 @@ def abort(batch_id: UUID | str, kind: Kind) -> Summary:
         batch = batches.lock(batch_id, kind)
         if batch.status == Status.ABORTED:
             return batch.summary()
-        naborted = (
-            0 if Status(batch.status).is_final else BatchRow.objects.primary().filter(batch=batch).abort()
-        )
+        naborted = 0 if Status(batch.status).is_final else BatchRow.objects.primary().filter(batch=batch).abort()
         if not naborted:
-            raise AlreadyDone(
-                f"The {kind.label} {batch_id} has ended already.", summary=_ended_summary(batch)
-            )
+            raise AlreadyDone(f"The {kind.label} {batch_id} has ended already.", summary=_ended_summary(batch))
         batches.filter(pk=batch_id).update(
             status=Status.ABORTED, done_at=Now(), finisher=None, **{**batch.counts(), "naborted": naborted}
         )
@@ -137,7 +131,7 @@ def _insert_block(batch_id: UUID, block: list[tuple[int, str]]) -> None:
     seen: set[int] = set()
     for line, _ in block:
         if line in seen:
-            raise InvalidInput("the batch has this line twice.", line=line)
+            raise _duplicate(line)
         seen.add(line)
     store = database()
     try:
@@ -145,10 +139,14 @@ def _insert_block(batch_id: UUID, block: list[tuple[int, str]]) -> None:
             store.insert_rows(batch_id, block)
     except IntegrityError:
         present = BatchRow.objects.primary().filter(batch=batch_id, line__in=seen)
-        line = present.order_by("line").values_list("line", flat=True).first()
-        if line is None:
+        earlier = present.order_by("line").values_list("line", flat=True).first()
+        if earlier is None:
             raise
-        raise InvalidInput("the batch has this line twice.", line=line) from None
+        raise _duplicate(earlier) from None
+
+
+def _duplicate(line: int) -> InvalidInput:
+    return InvalidInput("the batch has this line twice.", line=line)
 
 
 def _ended_summary(batch: Batch) -> Summary:

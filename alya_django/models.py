@@ -92,9 +92,7 @@ class Batch(models.Model):
         verbose_name_plural = _("batches")
         default_permissions = ("view",)
         indexes = (
-            models.Index(
-                fields=("turn", "requested_at", "id"), name="alya_batch_by_turn", condition=RUNNABLE
-            ),
+            models.Index(fields=("turn", "requested_at", "id"), name="alya_batch_by_turn", condition=RUNNABLE),
             models.Index(fields=("requested_at", "id"), name="alya_batch_by_age", condition=RUNNABLE),
             models.Index(fields=("app", "op", "-requested_at"), name="alya_batch_by_op"),
             models.Index(fields=("-requested_at", "id"), name="alya_batch_latest"),
@@ -108,9 +106,7 @@ class Batch(models.Model):
             models.UniqueConstraint(fields=("app", "op", "unique_key"), name="alya_batch_unique_key"),
             models.CheckConstraint(condition=Q(kind__in=Kind.values), name="alya_batch_kind"),
             models.CheckConstraint(condition=Q(status__in=Status.values), name="alya_batch_status"),
-            models.CheckConstraint(
-                condition=Q(app=Lower("app"), op=Lower("op")), name="alya_batch_lower_case"
-            ),
+            models.CheckConstraint(condition=Q(app=Lower("app"), op=Lower("op")), name="alya_batch_lower_case"),
             models.CheckConstraint(condition=Q(weight__gt=0, weight__lte=1000), name="alya_batch_weight"),
             models.CheckConstraint(
                 condition=Q(

@@ -109,9 +109,7 @@ def delete_other_attempts(batch_id: UUID, attempt: UUID) -> None:
                 _, names = storage().listdir(f"{folder}/{other}")
                 delete([*(f"{folder}/{other}/{name}" for name in names), f"{folder}/{other}"])
     except Exception:
-        logger.warning(
-            "What lies in %s beside %s could not be looked at.", folder, attempt.hex, exc_info=True
-        )
+        logger.warning("What lies in %s beside %s could not be looked at.", folder, attempt.hex, exc_info=True)
 
 
 def _folder(batch_id: UUID) -> str:

@@ -62,8 +62,7 @@ class RowFailed(AlyaError):
 
     def __init__(self, *messages: ErrorMessage | str, field: str = "", vals: tuple[str, ...] = ()) -> None:
         self.messages = tuple(
-            ErrorMessage(message, field, tuple(vals)) if isinstance(message, str) else message
-            for message in messages
+            ErrorMessage(message, field, tuple(vals)) if isinstance(message, str) else message for message in messages
         )
         super().__init__(*self.messages)
 
@@ -108,9 +107,7 @@ class QueryResult:
     output_files: Mapping[str, File[Any] | str] = field(default_factory=dict)
 
     @classmethod
-    def success(
-        cls, result: JSON = None, *, output_files: Mapping[str, File[Any] | str] | None = None
-    ) -> QueryResult:
+    def success(cls, result: JSON = None, *, output_files: Mapping[str, File[Any] | str] | None = None) -> QueryResult:
         """
         Return a success.
 

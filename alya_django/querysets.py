@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
-from django.db import router
+from django.db import router, transaction
 from django.db.models import F, Model, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Coalesce, Greatest, Now
 
@@ -15,7 +15,7 @@ from alya_django.exceptions import NotFound, WrongType
 from alya_django.status import FINAL, PENDING, Kind, Status
 
 if TYPE_CHECKING:
-    from alya_django.models import Batch, BatchProgress, BatchRow, Worker
+    from alya_django.models import Batch, BatchProgress, BatchRow, Worker  # noqa: F401 (named in the bases)
 
 Pair = tuple[str, str]
 AnyModel = TypeVar("AnyModel", bound=Model)
@@ -64,9 +64,6 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         """Lock batches until the transaction ends, waiting for those who hold them."""
         return self.select_for_update(no_key=True)
 
-    def skip_locked(self) -> BatchQuerySet:
-        return self.filter(pk__in=self.select_for_update(no_key=True, skip_locked=True).values("pk"))
-
     def find(self, batch_id: UUID, kind: Kind) -> Batch:
         """Return one batch; raise NotFound, or WrongType if it is of the other kind."""
         batch = self.filter(pk=batch_id).first()
@@ -87,14 +84,10 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         running = self.model._default_manager.using(self.db).filter(
             kind=Kind.BATCH, status=Status.IN_PROGRESS, held_at__isnull=True, drained=False
         )
-        return (
-            self.filter(status=Status.QUEUED)
-            .skip_locked()
-            .update(
-                status=Status.IN_PROGRESS,
-                started_at=Now(),
-                turn=Coalesce(Subquery(running.order_by("turn").values("turn")[:1]), F("turn")),
-            )
+        return self.filter(status=Status.QUEUED)._update_free(
+            status=Status.IN_PROGRESS,
+            started_at=Now(),
+            turn=Coalesce(Subquery(running.order_by("turn").values("turn")[:1]), F("turn")),
         )
 
     def charge(self, seconds: float, *, turn: float) -> int:
@@ -103,15 +96,21 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
 
         Source: start-time fair queueing (Goyal, Vin and Cheng 1996), ``turn`` being the start tag.
         """
-        return self.skip_locked().update(turn=Greatest(F("turn"), Value(turn)) + Value(seconds) / F("weight"))
+        return self._update_free(turn=Greatest(F("turn"), Value(turn)) + Value(seconds) / F("weight"))
 
     def set_drained(self) -> int:
         """Stop looking for rows in these batches, unless somebody has locked them."""
-        return self.skip_locked().update(drained=True)
+        return self._update_free(drained=True)
 
     def take_finish(self, finisher: UUID, lease: timedelta) -> int:
         """Make a finisher the one who finishes these batches, for as long as its lease runs."""
         return self.unattended().update(finisher=finisher, finisher_until=Now() + lease)
+
+    def _update_free(self, **values: Any) -> int:
+        """Update the batches that nobody has locked, in a transaction of its own or the caller's."""
+        with transaction.atomic(using=self.db):
+            free = self.select_for_update(no_key=True, skip_locked=True).values("pk")
+            return self.filter(pk__in=free).update(**values)
 
 
 class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
@@ -147,9 +146,7 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
 
     def lock_free_with_batch(self) -> BatchRowQuerySet:
         """Lock one row and its batch, both free."""
-        return self.select_related("batch").select_for_update(
-            of=("self", "batch"), no_key=True, skip_locked=True
-        )[:1]
+        return self.select_related("batch").select_for_update(of=("self", "batch"), no_key=True, skip_locked=True)[:1]
 
     # The verbs.
 

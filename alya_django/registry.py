@@ -191,15 +191,11 @@ def _processor(kind: Kind, source: Any, options: dict[str, Any]) -> Any:
     if inspect.isroutine(source):
         return _from_function(kind, source, options)
     if options:
-        raise InvalidInput(
-            f"options go with a function; {source!r} has attributes for them.", field=min(options)
-        )
+        raise InvalidInput(f"options go with a function; {source!r} has attributes for them.", field=min(options))
     try:
         instance = source() if inspect.isclass(source) else source
     except TypeError as error:
-        raise InvalidInput(
-            f"{source!r} cannot be made without arguments ({error}); register an instance."
-        ) from error
+        raise InvalidInput(f"{source!r} cannot be made without arguments ({error}); register an instance.") from error
     method = METHODS[kind]
     base = BatchProcessor if kind is Kind.BATCH else SlowQueryProcessor
     own = getattr(type(instance), method, None)

@@ -15,9 +15,7 @@ __all__ = ["abort", "result", "submit"]
 LINE = 0
 
 
-def submit(
-    app: str, op: str, input: JSON, *, context: dict[str, JSON] | None = None, requested_by: str = ""
-) -> UUID:
+def submit(app: str, op: str, input: JSON, *, context: dict[str, JSON] | None = None, requested_by: str = "") -> UUID:
     """
     Store a slow query and return its id.
 

@@ -56,8 +56,7 @@ def store(batch_id: UUID, summary: Summary) -> None:
         seconds = FINAL_FACTOR * settings.STATUS_CACHE_SECONDS
         _best_effort(lambda cache: cache.set_many(entries, seconds))
     else:
-        for key, value in entries.items():
-            _best_effort(lambda cache, key=key, value=value: cache.add(key, value, UNFINISHED_SECONDS))
+        _best_effort(lambda cache: [cache.add(*entry, UNFINISHED_SECONDS) for entry in entries.items()])
 
 
 def drop(batch_id: UUID) -> None:

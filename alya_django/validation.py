@@ -10,7 +10,7 @@ from uuid import UUID
 from alya_django.exceptions import InvalidInput
 
 JSON = Any
-"""What ``json`` can write and PostgreSQL can store: objects, arrays, texts, finite numbers, booleans, null."""
+"""What JSON can hold and PostgreSQL can store: objects, arrays, texts, finite numbers, booleans, null."""
 
 NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 TEXT_MAX = 255
@@ -30,7 +30,7 @@ def fold_name(value: str, field: str) -> str:
         raise InvalidInput(f"has {len(name)} characters, the limit is {TEXT_MAX}.", field=field)
     if not NAME.fullmatch(name):
         raise InvalidInput(
-            f"{value!r} is no name: letters a-z, digits, '_', '.' and '-' make one, not beginning with '.' or '-'.",
+            f"{value!r} is no name: it takes letters a-z, digits, '_', '.' and '-', the last two not in front.",
             field=field,
         )
     return name
@@ -99,17 +99,20 @@ def _json_fault(value: JSON, field: str, line: int | None, error: Exception | No
 def _faults(value: JSON, path: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict):
         for key, part in value.items():
-            if isinstance(key, str):
-                if fault := _text_fault(key):
-                    yield path, f"{fault} in a key"
-            elif key is not None and not isinstance(key, bool | int | float):
-                yield path, f"the key {key!r}"
+            if fault := _key_fault(key):
+                yield path, fault
             yield from _faults(part, f"{path}.{key}")
     elif isinstance(value, list | tuple):
         for index, part in enumerate(value):
             yield from _faults(part, f"{path}[{index}]")
     elif fault := _scalar_fault(value):
         yield path, fault
+
+
+def _key_fault(key: Any) -> str:
+    if isinstance(key, str):
+        return (fault := _text_fault(key)) and f"{fault} in a key"
+    return "" if key is None or isinstance(key, bool | int | float) else f"the key {key!r}"
 
 
 def _scalar_fault(value: JSON) -> str:

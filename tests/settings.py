@@ -1,10 +1,13 @@
 """Settings of the tests: the database is PostgreSQL, or SQLite with ALYA_TEST_DATABASE=sqlite."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 VAR_DIR = Path(tempfile.mkdtemp(prefix="alya-tests-"))
+atexit.register(shutil.rmtree, VAR_DIR, ignore_errors=True)
 
 SECRET_KEY = "tests need no secret"
 USE_TZ = True

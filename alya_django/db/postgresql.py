@@ -23,9 +23,7 @@ class PostgreSQL(Database):
 
     def record_rows(self, claim: int, endings: Sequence[RowEnding]) -> set[int]:
         # Guarded by the id alone this turns into a sequential scan past 500 rows; the indexed claim is the guard.
-        ids, statuses, results, messages, output_lines = (
-            list(column) for column in zip(*endings, strict=True)
-        )
+        ids, statuses, results, messages, output_lines = (list(column) for column in zip(*endings, strict=True))
         with self.connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE alya_batchrows AS r SET status = v.status, result = v.result, messages = v.messages, "

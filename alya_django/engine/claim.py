@@ -161,13 +161,11 @@ class Claimer:
         queued = BatchRow.objects.primary().filter(batch=batch.pk).queued()
         if not queued.order_by("line").values_list("line")[:1]:
             self._last_lines.pop(batch.pk, None)
-            with self._store.transaction():
-                Batch.objects.primary().filter(pk=batch.pk).set_drained()
+            Batch.objects.primary().filter(pk=batch.pk).set_drained()
 
     def _charge(self, batch: Batch, seconds: float) -> None:
         self._latest_turn = max(self._latest_turn, batch.turn)
-        with self._store.transaction():
-            Batch.objects.primary().filter(pk=batch.pk).charge(seconds, turn=self._latest_turn)
+        Batch.objects.primary().filter(pk=batch.pk).charge(seconds, turn=self._latest_turn)
 
     def _scope(self, kind: Kind) -> list[tuple[str, str]]:
         return [(app, op) for of, app, op in self._registrations if of == kind and self._is_usable(app)]
@@ -177,7 +175,4 @@ class Claimer:
 
 
 def _lock(rows: BatchRowQuerySet, wanted: int) -> list[ClaimedRow]:
-    return [
-        ClaimedRow(*row)
-        for row in rows.lock_free(wanted).values_list("id", "line", "input", F("attempts") + 1)
-    ]
+    return [ClaimedRow(*row) for row in rows.lock_free(wanted).values_list("id", "line", "input", F("attempts") + 1)]

@@ -71,16 +71,16 @@ class Finisher:
         """Record the row of a slow query and finish it, in one transaction; return 1, or 0 if it was aborted."""
         query_id = chunk.batch.pk
         finisher = uuid4()
-        saved = {
-            name: outputs.save(query_id, finisher, name, file)
-            for name, file in processed.output_files.items()
-            if not isinstance(file, str)
-        }
+        saved, output_files = {}, {}
+        for name, file in processed.output_files.items():
+            if not isinstance(file, str):
+                file = saved[name] = outputs.save(query_id, finisher, name, file)
+            output_files[name] = file
         with recorder.gate(query_id):
             recorded = recorder.record(query_id, chunk.claim, [processed.ending])
             if recorded:
                 Batch.objects.primary().filter(pk=query_id).take_finish(finisher, LEASE)
-                self._close(query_id, finisher, {**processed.output_files, **saved})
+                self._close(query_id, finisher, output_files)
         if recorded:
             self._tell(query_id, finisher)
         else:
@@ -129,16 +129,14 @@ class Finisher:
         in_order = rows.order_by("line").values_list("line", "output_lines")
         last_line = 0
         while block := list(in_order.filter(line__gt=last_line)[:BLOCK_ROWS]):
-            yield [output_lines for _, output_lines in block]
+            yield [output_lines or {} for _, output_lines in block]
             last_line = block[-1][0]
 
     def _mark_done(self, batch: Batch, finisher: UUID) -> bool:
         registration = registry.find(Kind(batch.kind), batch.app, batch.op)
         error = ""
         if registration is None:
-            logger.warning(
-                "No processor for %s/%s: %s ended without mark_done.", batch.app, batch.op, batch.pk
-            )
+            logger.warning("No processor for %s/%s: %s ended without mark_done.", batch.app, batch.op, batch.pk)
         else:
             try:
                 block = self._init_blocks.get(batch.app)

@@ -25,7 +25,8 @@ class Pace:
         rows = START_ROWS
         if registration in self._seconds:
             rows = max(1, int(settings.CHUNK_SECONDS / self._seconds[registration]))
-        return min(rows, settings.CHUNK_ROWS, getattr(registration.processor, "chunk_rows", None) or rows)
+        most: int = getattr(registration.processor, "chunk_rows", None) or settings.CHUNK_ROWS
+        return min(rows, most, int(settings.CHUNK_ROWS))
 
     def learn(self, registration: Registration, rows: int, seconds: float) -> None:
         """Take in how long some rows took."""

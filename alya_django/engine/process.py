@@ -99,9 +99,7 @@ def _process_row(
     except MemoryError:
         raise
     except Exception as error:
-        logger.warning(
-            "%s/%s: line %s of %s failed.", row.app, row.op, row.line, row.batch_id, exc_info=error
-        )
+        logger.warning("%s/%s: line %s of %s failed.", row.app, row.op, row.line, row.batch_id, exc_info=error)
         return _failed(claimed.id, (processing_error(f"{type(error).__name__}: {error}"),), error)
 
 

@@ -31,9 +31,7 @@ class Recorder:
         with self.gate(batch_id):
             recorded = self._store.record_rows(claim, endings)
             statuses = [ending.status for ending in endings if ending.row_id in recorded]
-            self._count(
-                batch_id, nsuccess=statuses.count(Status.SUCCESS), nfailed=statuses.count(Status.FAILED)
-            )
+            self._count(batch_id, nsuccess=statuses.count(Status.SUCCESS), nfailed=statuses.count(Status.FAILED))
         return len(recorded)
 
     def requeue(self, batch_id: UUID, claim: int, *, delay: float = 0.0) -> int:

@@ -56,9 +56,7 @@ class Worker:
 
     def __enter__(self) -> Self:
         if django_settings.DEBUG:
-            logger.warning(
-                "DEBUG is on: Django keeps every statement; the worker clears them after each chunk."
-            )
+            logger.warning("DEBUG is on: Django keeps every statement; the worker clears them after each chunk.")
         registrations = [entry for entry in registry if self._serves(entry)]
         store = database()
         self._record = WorkerRecord.objects.primary().create(

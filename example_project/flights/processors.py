@@ -1,4 +1,4 @@
-"""How late the flights from New York were: one row is one flight of the BTS's file, as strings by column name."""
+"""How late the flights from New York were; a row is a flight, as strings by the file's column names."""
 
 import json
 from collections import Counter

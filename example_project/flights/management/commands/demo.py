@@ -26,14 +26,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         logging.getLogger("alya_django").setLevel(logging.WARNING)
         started = time.monotonic()
-        batch_id = batches.submit(
-            "flights", "punctuality", flights(), input_file=FILE.name, requested_by="demo"
-        )
+        batch_id = batches.submit("flights", "punctuality", flights(), input_file=FILE.name, requested_by="demo")
         nrows = batches.status(batch_id).nrows
         self.stdout.write(f"Batch {batch_id}: {nrows} rows submitted in {time.monotonic() - started:.1f} s.")
-        worker = subprocess.Popen(
-            [sys.executable, sys.argv[0], "alya_worker", "--drain"], env=self._environment()
-        )
+        worker = subprocess.Popen([sys.executable, sys.argv[0], "alya_worker", "--drain"], env=self._environment())
         self._follow(batch_id, worker)
         if worker.wait() != 0:
             raise CommandError(f"The worker ended with {worker.returncode}.")
