@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from django.db import connections
-from tests import services
 
 from alya_django.testing import isolated_registry
+from tests import services
 
 IS_SQLITE = os.environ.get("ALYA_TEST_DATABASE") == "sqlite"
 
