@@ -232,6 +232,11 @@ class BatchRow(models.Model):
                 name="alya_row_slow_query",
                 condition=Q(line=0, status=Status.QUEUED, retry_at__isnull=True),
             ),
+            models.Index(
+                fields=("retry_at",),
+                name="alya_row_slow_requeued",
+                condition=Q(line=0, status=Status.QUEUED, retry_at__isnull=False),
+            ),
             models.Index(fields=("batch", "line"), name="alya_row_failed", condition=Q(status=Status.FAILED)),
         )
         constraints = (

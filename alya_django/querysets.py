@@ -98,6 +98,10 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         """
         return self._update_free(turn=Greatest(F("turn"), Value(turn)) + Value(seconds) / F("weight"))
 
+    def wake(self, rows: BatchRowQuerySet) -> int:
+        """Look again into the drained batches of these rows, unless somebody has locked them."""
+        return self.filter(drained=True, pk__in=rows.values("batch"))._update_free(drained=False)
+
     def set_drained(self) -> int:
         """Stop looking for rows in these batches, unless somebody has locked them."""
         return self._update_free(drained=True)

@@ -24,7 +24,7 @@ METHODS = {Kind.BATCH: "do_batch_job", Kind.SLOW_QUERY: "do_slow_query"}
 OPTIONS = {Kind.BATCH: ("chunk_rows",), Kind.SLOW_QUERY: ()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Registration:
     """A processor and what it is registered for; ``source`` is what the project gave."""
 

@@ -21,8 +21,8 @@ def drain(*, app: str | None = None, op: str | None = None, raise_errors: bool =
     """
     with Worker(app=app, op=op) as worker:
         rows = worker.drain()
-    if raise_errors and worker.errors:
-        raise worker.errors[0]
+    if raise_errors and worker.error is not None:
+        raise worker.error
     return rows
 
 

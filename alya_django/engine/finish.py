@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from traceback import format_exception
 from typing import Any
@@ -35,13 +35,15 @@ class Finisher:
     Finish batches for one worker.
 
     Every attempt has a token and a lease on the batch; no lock is held while files are copied or user code runs.
-    What ``mark_done`` raises is added to ``errors``.
+    What ``mark_done`` raises goes to ``on_error``.
     """
 
-    def __init__(self, store: Database, init_blocks: InitBlocks, errors: list[Exception]) -> None:
+    def __init__(
+        self, store: Database, init_blocks: InitBlocks, on_error: Callable[[Exception], None] = lambda error: None
+    ) -> None:
         self._store = store
         self._init_blocks = init_blocks
-        self._errors = errors
+        self._on_error = on_error
 
     def finish(self, batch_id: UUID) -> bool:
         """Finish a batch if all its rows have ended and nobody else is at it; return whether it did."""
@@ -157,7 +159,7 @@ class Finisher:
                 registration.mark_done(batch.details(init_block=block))
         except Exception as error:
             logger.exception("mark_done of %s failed.", batch.pk)
-            self._errors.append(error)
+            self._on_error(error)
             return "".join(format_exception(error))[-ERROR_MAX:].replace("\0", "")
         return ""
 

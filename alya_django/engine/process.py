@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,11 +16,8 @@ from alya_django.db import RowEnding
 from alya_django.engine.claim import Chunk, ClaimedRow
 from alya_django.models import Batch, database
 from alya_django.processors import QueryResult, Row, RowFailed, RowResult
-from alya_django.registry import Registration
 from alya_django.status import Kind, Status
 from alya_django.validation import check_text, encode_json
-
-logger = logging.getLogger("alya_django.engine")
 
 ABORT_ASKED_EVERY_SECONDS = 1.0
 TEXT_MAX = 2_000
@@ -61,8 +58,8 @@ def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[
     An exception fails its row alone. ``logical_names`` are the output files that the batch has so far; new ones
     are added to it.
     """
-    batch, registration = chunk.batch, chunk.registration
-    method = registration.method
+    batch = chunk.batch
+    store, method = database(), chunk.registration.method
     shared = {
         "batch_id": batch.pk,
         "app": batch.app,
@@ -71,36 +68,28 @@ def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[
         "init_block": init_block,
         "is_aborted": _abort_probe(batch),
     }
-    for claimed in chunk.rows:
+
+    def run(claimed: ClaimedRow) -> Any:
         row = Row(
             line=claimed.line,
-            input=claimed.input,
+            input=json.loads(claimed.input),
             attempt=claimed.attempt,
             key=f"{batch.root_batch_id}:{claimed.line}",
             **shared,
         )
-        yield _process_row(registration, method, claimed, row, logical_names)
+        with store.savepoint_if_nested():
+            return method(row)
 
-
-def _process_row(
-    registration: Registration,
-    method: Callable[[Row], Any],
-    claimed: ClaimedRow,
-    row: Row,
-    logical_names: set[str],
-) -> Processed:
-    try:
-        with database().savepoint_if_nested():
-            returned = method(row)
-        answer = _answer(registration.kind, returned)
-        return _ended(claimed.id, answer, logical_names)
-    except RowFailed as failure:
-        return _failed(claimed.id, failure.messages)
-    except MemoryError:
-        raise
-    except Exception as error:
-        logger.warning("%s/%s: line %s of %s failed.", row.app, row.op, row.line, row.batch_id, exc_info=error)
-        return _failed(claimed.id, (processing_error(f"{type(error).__name__}: {error}"),), error)
+    for claimed in chunk.rows:
+        try:
+            processed = _ended(claimed.id, _answer(chunk.registration.kind, run(claimed)), logical_names)
+        except RowFailed as failure:
+            processed = _failed(claimed.id, failure.messages)
+        except MemoryError:
+            raise
+        except Exception as error:
+            processed = _failed(claimed.id, (processing_error(f"{type(error).__name__}: {error}"),), error)
+        yield processed
 
 
 def _answer(kind: Kind, returned: Any) -> RowResult | QueryResult:

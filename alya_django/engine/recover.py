@@ -35,8 +35,7 @@ class Sweeper:
 
     def look(self) -> int:
         """See to what cannot wait for a sweep; return how many batches moved."""
-        due = BatchRow.objects.primary().due().values("batch")
-        woken = Batch.objects.primary().filter(drained=True, pk__in=due).update(drained=False)
+        woken = Batch.objects.primary().wake(BatchRow.objects.primary().due())
         return woken + self._finisher.deliver(self._served())
 
     def sweep(self) -> int:

@@ -8,6 +8,7 @@ import random
 import socket
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -17,12 +18,11 @@ from django.db import reset_queries
 
 import alya_django
 from alya_django.conf import settings
-from alya_django.db import RowEnding
 from alya_django.engine.claim import Chunk, Claimer
 from alya_django.engine.finish import Finisher
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
 from alya_django.engine.pace import Pace
-from alya_django.engine.process import process
+from alya_django.engine.process import Processed, process
 from alya_django.engine.record import Recorder
 from alya_django.engine.recover import Sweeper
 from alya_django.models import Worker as WorkerRecord
@@ -34,6 +34,7 @@ from alya_django.validation import fold_name
 logger = logging.getLogger("alya_django.engine")
 
 STOP_ASKED_EVERY_SECONDS = 0.1
+LOCKED_SECONDS = 0.01
 BATCHES_REMEMBERED = 1_000
 
 
@@ -42,14 +43,14 @@ class Worker:
     Work off batches and slow queries, in this thread and on its connection.
 
     A context manager: inside it the worker is registered, at its end rows it still holds are given back and the
-    init blocks closed. ``errors`` are the exceptions of user code that failed no more than their row.
+    init blocks closed. ``error`` is the first exception of user code, which failed no more than its row.
     """
 
     def __init__(self, *, app: str | None = None, op: str | None = None) -> None:
         self._app = app if app is None else fold_name(app, "app")
         self._op = op if op is None else fold_name(op, "op")
         self.name = f"{socket.gethostname()[:200]}-{os.getpid()}-{uuid4().hex[:12]}"
-        self.errors: list[Exception] = []
+        self.error: Exception | None = None
         self._is_stopping = False
         self._chunk: Chunk | None = None
         self._logical_names: dict[UUID, set[str]] = defaultdict(set)
@@ -69,7 +70,7 @@ class Worker:
         self._pace = Pace()
         self._init_blocks = InitBlocks()
         self._recorder = Recorder(store, number=self._record.pk, name=self.name)
-        self._finisher = Finisher(store, self._init_blocks, self.errors)
+        self._finisher = Finisher(store, self._init_blocks, self._note)
         self._sweeper = Sweeper(self._finisher, self._recorder, app=self._app, op=self._op)
         self._claimer = Claimer(
             store,
@@ -105,7 +106,7 @@ class Worker:
         while not self._is_stopping:
             self._sweep_when_due()
             if self.round() is None and not self._sweeper.look():
-                self._pause(settings.POLL_SECONDS * random.uniform(2 / 3, 4 / 3))
+                self._pause(LOCKED_SECONDS if self._claimer.met_locks else settings.POLL_SECONDS)
 
     def run_once(self) -> bool:
         """Sweep, work off one chunk if there is any, and return whether there was."""
@@ -150,41 +151,42 @@ class Worker:
 
     def _process_rows(self, chunk: Chunk, init_block: Any) -> int:
         """Process and record a chunk, what is done every FLUSH_SECONDS, and stop where its claim is lost."""
-        endings: list[RowEnding] = []
-        recorded = offered = 0
+        offered = recorded = 0
         worked = 0.0
-        started = time.monotonic()
-        flush_at = started + settings.FLUSH_SECONDS
-        for processed in process(chunk, init_block, self._names(chunk)):
-            endings.append(processed.ending)
-            if processed.error is not None:
-                self.errors.append(processed.error)
-            now = time.monotonic()
-            if now >= flush_at or self._is_stopping:
-                worked += now - started
-                offered += len(endings)
-                recorded += self._recorder.record(chunk.batch.pk, chunk.claim, endings)
-                endings = []
-                if recorded < offered or self._is_stopping:
-                    break
-                started = time.monotonic()
-                flush_at = started + settings.FLUSH_SECONDS
-        worked += time.monotonic() - started
-        offered += len(endings)
-        recorded += self._recorder.record(chunk.batch.pk, chunk.claim, endings)
-        self._pace.learn(chunk.registration, offered, worked)
+        for done, seconds in self._in_flushes(process(chunk, init_block, self._names(chunk))):
+            self._note_failures(chunk, done)
+            endings = [processed.ending for processed in done]
+            offered += len(endings)
+            worked += seconds
+            recorded += self._recorder.record(chunk.batch.pk, chunk.claim, endings)
+            if recorded < offered or self._is_stopping:
+                break
         if offered < len(chunk.rows):
             self._recorder.requeue(chunk.batch.pk, chunk.claim)
+        self._pace.learn(chunk.registration, offered, worked)
         _log(chunk, recorded, worked)
         return recorded
+
+    def _in_flushes(self, rows: Iterator[Processed]) -> Iterator[tuple[list[Processed], float]]:
+        """Yield the processed rows in what is to be recorded together, with the seconds it took."""
+        done: list[Processed] = []
+        started = time.monotonic()
+        for processed in rows:
+            done.append(processed)
+            seconds = time.monotonic() - started
+            if seconds >= settings.FLUSH_SECONDS or self._is_stopping:
+                yield done, seconds
+                done = []
+                started = time.monotonic()
+        if done:
+            yield done, time.monotonic() - started
 
     def _answer(self, chunk: Chunk, init_block: Any) -> int:
         """Answer a slow query: one transaction records the row and ends the query."""
         started = time.monotonic()
         (processed,) = process(chunk, init_block, set())
-        if processed.error is not None:
-            self.errors.append(processed.error)
         seconds = time.monotonic() - started
+        self._note_failures(chunk, [processed])
         self._pace.learn(chunk.registration, 1, seconds)
         recorded = self._finisher.finish_slow_query(chunk, processed, self._recorder)
         _log(chunk, recorded, seconds)
@@ -192,11 +194,24 @@ class Worker:
 
     def _on_init_failed(self, chunk: Chunk, failure: InitFailed) -> None:
         logger.error("%s", failure)
-        self.errors.append(failure.cause)
+        self._note(failure.cause)
         if failure.is_hopeless:
             self._sweeper.give_up(chunk.batch.pk, str(failure), msgid=5, claim=chunk.claim)
         else:
             self._recorder.requeue(chunk.batch.pk, chunk.claim, delay=failure.delay)
+
+    def _note(self, error: Exception) -> None:
+        self.error = self.error or error
+
+    def _note_failures(self, chunk: Chunk, done: list[Processed]) -> None:
+        """Log the exceptions of some rows in one line, with the first one's traceback."""
+        errors = [processed.error for processed in done if processed.error is not None]
+        if errors:
+            self._note(errors[0])
+            title = _title(chunk.registration)
+            logger.warning(
+                "%s %s: %s rows failed by an exception.", title, chunk.batch.pk, len(errors), exc_info=errors[0]
+            )
 
     def _names(self, chunk: Chunk) -> set[str]:
         """Return the names of the output files that the batch has, as far as this worker has seen."""
@@ -218,7 +233,8 @@ class Worker:
             self._beat_at = time.monotonic() + settings.HEARTBEAT_SECONDS
 
     def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
+        """Rest for about so long: workers that started together should not ask together."""
+        until = time.monotonic() + seconds * random.uniform(2 / 3, 4 / 3)
         while not self._is_stopping and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, STOP_ASKED_EVERY_SECONDS))
 

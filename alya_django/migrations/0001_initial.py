@@ -212,6 +212,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='batchrow',
+            index=models.Index(condition=models.Q(('line', 0), ('retry_at__isnull', False), ('status', 'queued')), fields=['retry_at'], name='alya_row_slow_requeued'),
+        ),
+        migrations.AddIndex(
+            model_name='batchrow',
             index=models.Index(condition=models.Q(('status', 'failed')), fields=['batch', 'line'], name='alya_row_failed'),
         ),
         migrations.AddConstraint(
