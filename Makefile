@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help env demo test lint bench serve dist clean
+.PHONY: help env demo test lint bench serve dist smoke clean
 
 help:
 	@echo "make demo   send 27 004 real flights through a batch, on SQLite"
@@ -13,6 +13,7 @@ help:
 	@echo "make bench  run every benchmark; starts its own PostgreSQL"
 	@echo "make serve  the example project's admin at http://127.0.0.1:8000/"
 	@echo "make dist   build wheel and sdist"
+	@echo "make smoke  try the wheel in an empty Django project"
 
 # pip reads dependency groups since 25.1, so the first step is a pip that can.
 $(VENV)/.made: pyproject.toml
@@ -50,6 +51,9 @@ serve: env
 dist: env
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
+
+smoke: dist
+	$(BIN)/python -m tests.smoke dist/*.whl
 
 clean:
 	rm -rf $(VENV) .tox dist var .mypy_cache .pytest_cache .ruff_cache

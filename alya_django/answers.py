@@ -32,6 +32,13 @@ class ErrorMessage:
     _: KW_ONLY
     msgid: int = 0
 
+    def __post_init__(self) -> None:
+        texts = (self.errcode, self.field, *self.vals)
+        if isinstance(self.vals, str) or not all(isinstance(text, str) for text in texts) or not self.errcode:
+            raise TypeError(f"{self!r}: errcode, field and vals are strings, errcode is not empty.")
+        if not isinstance(self.msgid, int):
+            raise TypeError(f"{self!r}: msgid is a number.")
+
     def as_json(self) -> dict[str, JSON]:
         """Return the message as it is stored: ``field`` and ``vals`` only where they say something."""
         stored: dict[str, JSON] = {"msgid": self.msgid, "errcode": self.errcode}

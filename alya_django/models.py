@@ -43,12 +43,12 @@ class Batch(models.Model):
     context = models.JSONField(_("context"), default=dict)
     input_file = models.CharField(_("input file"), max_length=TEXT_MAX, blank=True, default="")
     requested_by = models.CharField(_("requested by"), max_length=TEXT_MAX, blank=True, default="")
-    unique_key = models.CharField(max_length=TEXT_MAX, null=True, blank=True)  # noqa: DJ001 (null: no key)
-    weight = models.FloatField(default=1.0, db_default=1.0)
+    unique_key = models.CharField(_("unique key"), max_length=TEXT_MAX, null=True, blank=True)  # noqa: DJ001 (null: no key)
+    weight = models.FloatField(_("weight"), default=1.0, db_default=1.0)
 
     status = models.CharField(_("status"), max_length=7, choices=Status.choices)
-    held_at = models.DateTimeField(null=True, blank=True)
-    hold_reason = models.TextField(blank=True, default="", db_default="")
+    held_at = models.DateTimeField(_("held at"), null=True, blank=True)
+    hold_reason = models.TextField(_("hold reason"), blank=True, default="", db_default="")
     requested_at = models.DateTimeField(_("requested at"), db_default=Now())
     started_at = models.DateTimeField(_("started at"), null=True, blank=True)
     done_at = models.DateTimeField(_("done at"), null=True, blank=True)
@@ -59,12 +59,12 @@ class Batch(models.Model):
     naborted = models.PositiveIntegerField(_("aborted"), null=True, blank=True)
     output_files = models.JSONField(_("output files"), default=dict)
 
-    turn = models.FloatField(default=0.0, db_default=0.0)
-    drained = models.BooleanField(default=False, db_default=False)
-    finisher = models.UUIDField(null=True, blank=True)
-    finisher_until = models.DateTimeField(null=True, blank=True)
-    marked_done_at = models.DateTimeField(null=True, blank=True)
-    mark_done_error = models.TextField(blank=True, default="", db_default="")
+    turn = models.FloatField(_("turn"), default=0.0, db_default=0.0)
+    drained = models.BooleanField(_("drained"), default=False, db_default=False)
+    finisher = models.UUIDField(_("finisher"), null=True, blank=True)
+    finisher_until = models.DateTimeField(_("finisher until"), null=True, blank=True)
+    marked_done_at = models.DateTimeField(_("marked done at"), null=True, blank=True)
+    mark_done_error = models.TextField(_("error of mark_done"), blank=True, default="", db_default="")
 
     parent = models.ForeignKey(
         "self",
@@ -203,10 +203,10 @@ class BatchRow(models.Model):
     done_at = models.DateTimeField(_("done at"), null=True, blank=True)
     retry_at = models.DateTimeField(_("retry at"), null=True, blank=True)
     done_by = models.CharField(_("done by"), max_length=TEXT_MAX, null=True, blank=True)  # noqa: DJ001 (null: nobody)
-    claim = models.BigIntegerField(null=True, blank=True)
+    claim = models.BigIntegerField(_("claim"), null=True, blank=True)
     attempts = models.IntegerField(_("attempts"), default=0, db_default=0)
-    lost = models.IntegerField(default=0, db_default=0)
-    retries = models.IntegerField(default=0, db_default=0)
+    lost = models.IntegerField(_("lost"), default=0, db_default=0)
+    retries = models.IntegerField(_("retries"), default=0, db_default=0)
 
     objects = BatchRowQuerySet.as_manager()
 

@@ -31,14 +31,14 @@ def object_name(batch_id: UUID, attempt: UUID, logical_name: str) -> str:
     Return the name to store a logical file under: prefix, batch, attempt and the percent-encoded name.
 
     Whatever the logical name is, the result stays below the prefix: no '/' survives the encoding, and a leading
-    dot is encoded too. Over 200 bytes it is cut and ends in 8 hex digits of its SHA-256.
+    dot is encoded too. Over 200 bytes it is cut and ends in "=", which no other has, and 8 hex digits of its SHA-256.
     """
     encoded = quote(logical_name, safe="")
     if encoded.startswith("."):
         encoded = f"%2E{encoded[1:]}"
     if len(encoded) > NAME_BYTES_MAX:
-        digest = hashlib.sha256(logical_name.encode()).hexdigest()[:8]
-        encoded = encoded[: NAME_BYTES_MAX - len(digest)] + digest
+        ending = f"={hashlib.sha256(logical_name.encode()).hexdigest()[:8]}"
+        encoded = encoded[: NAME_BYTES_MAX - len(ending)] + ending
     return f"{_folder(batch_id)}/{attempt.hex}/{encoded}"
 
 
@@ -100,17 +100,26 @@ def delete(names: Iterable[str]) -> None:
             logger.warning("The object %s could not be deleted.", name, exc_info=True)
 
 
+def delete_attempt(batch_id: UUID, attempt: UUID) -> None:
+    """Delete what one attempt to finish a batch stored, whole files and halves."""
+    _delete_attempts(batch_id, lambda name: name == attempt.hex)
+
+
 def delete_other_attempts(batch_id: UUID, attempt: UUID) -> None:
-    """Delete what other attempts to finish a batch left; where the storage cannot list it, it stays."""
+    """Delete what all attempts to finish a batch stored but the one that won."""
+    _delete_attempts(batch_id, lambda name: name != attempt.hex)
+
+
+def _delete_attempts(batch_id: UUID, is_chosen: Callable[[str], bool]) -> None:
+    """Delete the attempts chosen by name; where the storage cannot list them, they stay."""
     folder = _folder(batch_id)
     try:
-        for other in storage().listdir(folder)[0]:
-            if other != attempt.hex:
-                _, names = storage().listdir(f"{folder}/{other}")
-                delete([*(f"{folder}/{other}/{name}" for name in names), f"{folder}/{other}"])
+        for name in filter(is_chosen, storage().listdir(folder)[0]):
+            _, files = storage().listdir(f"{folder}/{name}")
+            delete([*(f"{folder}/{name}/{file}" for file in files), f"{folder}/{name}"])
     except Exception:
-        logger.warning("What lies in %s beside %s could not be looked at.", folder, attempt.hex, exc_info=True)
+        logger.warning("What lies in %s could not be looked at.", folder, exc_info=True)
 
 
 def _folder(batch_id: UUID) -> str:
-    return f"{settings.OUTPUT_PREFIX}/{batch_id}".lstrip("/")
+    return f"{settings.OUTPUT_PREFIX.strip('/')}/{batch_id}".lstrip("/")

@@ -62,7 +62,8 @@ class RowFailed(AlyaError):
 
     def __init__(self, *messages: ErrorMessage | str, field: str = "", vals: tuple[str, ...] = ()) -> None:
         self.messages = tuple(
-            ErrorMessage(message, field, tuple(vals)) if isinstance(message, str) else message for message in messages
+            message if isinstance(message, ErrorMessage) else ErrorMessage(message, field, tuple(vals))
+            for message in messages
         )
         super().__init__(*self.messages)
 

@@ -17,7 +17,11 @@ from alya_django.status import FINAL, PENDING, Kind, Status
 if TYPE_CHECKING:
     from alya_django.models import Batch, BatchProgress, BatchRow, Worker  # noqa: F401 (named in the bases)
 
-Pair = tuple[str, str]
+Op = tuple[str, str, str]
+"""A kind, an app and an op."""
+# A smaller weight counts as this: what is divided by nearly nothing no database can hold.
+WEIGHT_MIN = 1e-6
+SILENCE_MAX = timedelta(days=1)
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
@@ -50,9 +54,9 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         """Batches that no finisher is at work on, or whose finisher's lease has run out."""
         return self.filter(Q(finisher__isnull=True) | Q(finisher_until__lt=Now()))
 
-    def of(self, pairs: Iterable[Pair]) -> BatchQuerySet:
-        """Batches of these (app, op)s."""
-        return self.filter(_scope(pairs))
+    def of(self, ops: Iterable[Op]) -> BatchQuerySet:
+        """Batches of these kinds, apps and ops."""
+        return self.filter(_scope(ops))
 
     # The locks.
 
@@ -96,7 +100,8 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
 
         Source: start-time fair queueing (Goyal, Vin and Cheng 1996), ``turn`` being the start tag.
         """
-        return self._update_free(turn=Greatest(F("turn"), Value(turn)) + Value(seconds) / F("weight"))
+        time = Value(seconds) / Greatest(F("weight"), Value(WEIGHT_MIN))
+        return self._update_free(turn=Greatest(F("turn"), Value(turn)) + time)
 
     def wake(self, rows: BatchRowQuerySet) -> int:
         """Look again into the drained batches of these rows, unless somebody has locked them."""
@@ -132,9 +137,9 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
         """Queued rows, and those that a claim holds."""
         return self.filter(Q(status=Status.QUEUED) | Q(claim=claim, status=Status.IN_PROGRESS))
 
-    def of(self, pairs: Iterable[Pair]) -> BatchRowQuerySet:
-        """Rows of batches of these (app, op)s."""
-        return self.filter(_scope(pairs, "batch__"))
+    def of(self, ops: Iterable[Op]) -> BatchRowQuerySet:
+        """Rows of batches of these kinds, apps and ops."""
+        return self.filter(_scope(ops, "batch__"))
 
     def pending(self) -> BatchRowQuerySet:
         return self.filter(status__in=PENDING)
@@ -209,17 +214,21 @@ class WorkerQuerySet(PrimaryQuerySet["Worker"]):
     def beat(self) -> int:
         return self.update(heartbeat=Now())
 
-    def ops(self) -> set[tuple[str, str, str]]:
-        """Return the (kind, app, op)s that some worker serves."""
+    def alive(self) -> WorkerQuerySet:
+        """Workers that were heard of lately; a long row silences one, since it beats between chunks."""
+        return self.filter(heartbeat__gte=Now() - SILENCE_MAX)
+
+    def ops(self) -> set[Op]:
+        """Return what some worker serves."""
         return {(kind, app, op) for ops in self.values_list("ops", flat=True) for kind, app, op in ops}
 
 
-def _scope(pairs: Iterable[Pair], prefix: str = "") -> Q:
-    """Return the condition that a batch is of one of these (app, op)s."""
-    ops: dict[str, list[str]] = {}
-    for app, op in pairs:
-        ops.setdefault(app, []).append(op)
+def _scope(ops: Iterable[Op], prefix: str = "") -> Q:
+    """Return the condition that a batch is of one of these kinds, apps and ops."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for kind, app, op in ops:
+        names.setdefault((kind, app), []).append(op)
     scope = Q(pk__in=[])
-    for app, names in sorted(ops.items()):
-        scope |= Q(**{f"{prefix}app": app, f"{prefix}op__in": sorted(names)})
+    for (kind, app), of_app in sorted(names.items()):
+        scope |= Q(**{f"{prefix}kind": kind, f"{prefix}app": app, f"{prefix}op__in": sorted(of_app)})
     return scope

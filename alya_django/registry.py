@@ -13,7 +13,7 @@ from asgiref.sync import async_to_sync
 
 from alya_django.answers import BatchDetails
 from alya_django.exceptions import AlreadyRegistered, InvalidInput
-from alya_django.processors import BatchProcessor, SlowQueryProcessor
+from alya_django.processors import BatchProcessor, Initializer, SlowQueryProcessor
 from alya_django.status import Kind
 from alya_django.validation import fold_name
 
@@ -33,6 +33,11 @@ class Registration:
     op: str
     processor: Any
     source: Any
+
+    @property
+    def key(self) -> Key:
+        """What the registry knows it by."""
+        return self.kind, self.app, self.op
 
     @property
     def method(self) -> Callable[[Any], Any]:
@@ -55,7 +60,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._processors: dict[Key, Registration] = {}
-        self._initializers: dict[str, Any] = {}
+        self._initializers: dict[str, tuple[Any, Any]] = {}
         self._writing = threading.Lock()
 
     def register_initializer(self, app: str, initializer: Any) -> None:
@@ -67,14 +72,15 @@ class Registry:
             InvalidInput: The app is no name, or the initializer neither has ``init`` nor can be called.
         """
         app = fold_name(app, "app")
-        instance = initializer() if inspect.isclass(initializer) else initializer
-        if not (callable(getattr(instance, "init", None)) or callable(instance)):
+        instance = _instance(initializer)
+        own = getattr(type(instance), "init", None)
+        if own is Initializer.init or not (callable(getattr(instance, "init", None)) or callable(instance)):
             raise InvalidInput(f"{initializer!r} has no method init(app) and cannot be called.")
         with self._writing:
-            earlier = self._initializers.get(app)
+            earlier, _ = self._initializers.get(app, (None, None))
             if earlier is None:
-                self._initializers = {**self._initializers, app: instance}
-            elif earlier is not initializer and type(earlier) is not initializer:
+                self._initializers = {**self._initializers, app: (initializer, instance)}
+            elif earlier is not initializer:
                 raise AlreadyRegistered(f"There is an initializer for app {app!r} already.", app=app)
 
     def register_processor(self, kind: Kind, app: str, op: str, source: Any, options: dict[str, Any]) -> None:
@@ -99,10 +105,8 @@ class Registry:
 
     def make_init_block(self, app: str) -> Any:
         """Return a new init block for an app, None where the app has no initializer."""
-        initializer = self._initializers.get(app)
-        if initializer is None:
-            return None
-        return getattr(initializer, "init", initializer)(app)
+        _, initializer = self._initializers.get(app, (None, None))
+        return None if initializer is None else getattr(initializer, "init", initializer)(app)
 
     @contextmanager
     def isolated(self) -> Iterator[None]:
@@ -192,17 +196,22 @@ def _processor(kind: Kind, source: Any, options: dict[str, Any]) -> Any:
         return _from_function(kind, source, options)
     if options:
         raise InvalidInput(f"options go with a function; {source!r} has attributes for them.", field=min(options))
-    try:
-        instance = source() if inspect.isclass(source) else source
-    except TypeError as error:
-        raise InvalidInput(f"{source!r} cannot be made without arguments ({error}); register an instance.") from error
+    instance = _instance(source)
     method = METHODS[kind]
     base = BatchProcessor if kind is Kind.BATCH else SlowQueryProcessor
     own = getattr(type(instance), method, None)
     if not callable(getattr(instance, method, None)) or own is getattr(base, method):
         raise InvalidInput(f"{source!r} has no method {method}(row).")
     _check_takes_a_row(getattr(instance, method), source)
+    _check_chunk_rows(getattr(instance, "chunk_rows", None))
     return instance
+
+
+def _instance(source: Any) -> Any:
+    try:
+        return source() if inspect.isclass(source) else source
+    except TypeError as error:
+        raise InvalidInput(f"{source!r} cannot be made without arguments ({error}); register an instance.") from error
 
 
 def _from_function(kind: Kind, function: Callable[..., Any], options: dict[str, Any]) -> Any:
@@ -212,9 +221,15 @@ def _from_function(kind: Kind, function: Callable[..., Any], options: dict[str, 
         known = ", ".join(OPTIONS[kind]) or "none"
         raise InvalidInput(f"is no option of a {kind.label} processor; known: {known}.", field=unknown[0])
     _check_takes_a_row(function, function)
+    _check_chunk_rows(options.get("chunk_rows"))
     base = BatchProcessor if kind is Kind.BATCH else SlowQueryProcessor
     name = getattr(function, "__name__", type(function).__name__)
     return type(name, (base,), {METHODS[kind]: staticmethod(function), **options})()
+
+
+def _check_chunk_rows(chunk_rows: Any) -> None:
+    if chunk_rows is not None and (not isinstance(chunk_rows, int) or isinstance(chunk_rows, bool) or chunk_rows < 1):
+        raise InvalidInput(f"must be a whole number above 0, not {chunk_rows!r}.", field="chunk_rows")
 
 
 def _synchronous(method: Callable[[Any], Any]) -> Callable[[Any], Any]:

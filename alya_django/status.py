@@ -1,6 +1,7 @@
 """The states of batches and rows, and the two kinds of batch."""
 
 from django.db.models import TextChoices
+from django.utils.translation import gettext_lazy as _
 
 
 class Status(TextChoices):
@@ -10,12 +11,12 @@ class Status(TextChoices):
     A row is never WAIT. Stored as the values, shown as the labels.
     """
 
-    WAIT = "wait", "wait"
-    QUEUED = "queued", "queued"
-    IN_PROGRESS = "inprog", "in progress"
-    SUCCESS = "success", "success"
-    FAILED = "failed", "failed"
-    ABORTED = "aborted", "aborted"
+    WAIT = "wait", _("wait")
+    QUEUED = "queued", _("queued")
+    IN_PROGRESS = "inprog", _("in progress")
+    SUCCESS = "success", _("success")
+    FAILED = "failed", _("failed")
+    ABORTED = "aborted", _("aborted")
 
     @property
     def is_final(self) -> bool:
@@ -36,5 +37,5 @@ PENDING = frozenset({Status.QUEUED, Status.IN_PROGRESS})
 class Kind(TextChoices):
     """A batch of many rows, or a slow query: a batch of one."""
 
-    BATCH = "B", "batch"
-    SLOW_QUERY = "Q", "slow query"
+    BATCH = "B", _("batch")
+    SLOW_QUERY = "Q", _("slow query")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 from django.core.cache import caches
@@ -23,6 +23,7 @@ from alya_django.validation import check_id
 
 logger = logging.getLogger("alya_django")
 Answer = TypeVar("Answer")
+Part = TypeVar("Part")
 
 UNFINISHED_SECONDS = 1
 FINAL_FACTOR = 100
@@ -44,7 +45,7 @@ def load(batch_id: UUID) -> Summary | None:
     text = _best_effort(lambda cache: cache.get(_key(batch_id, "SUMMARY")))
     try:
         return None if text is None else _from_text(text)
-    except (TypeError, ValueError, KeyError):
+    except Exception:
         logger.warning("The cached summary of batch %s cannot be read; the database answers.", batch_id)
         return None
 
@@ -94,15 +95,21 @@ def _to_text(summary: Summary) -> str:
 
 
 def _from_text(text: str) -> Summary:
-    stored: dict[str, Any] = json.loads(text)
+    stored = json.loads(text)
     return Summary(
         status=Status(stored["status"]),
         kind=Kind(stored["kind"]),
-        nrows=stored["nrows"],
-        nsuccess=stored["nsuccess"],
-        nfailed=stored["nfailed"],
-        naborted=stored["naborted"],
-        held=stored["held"],
-        output_files=stored["outputFiles"],
+        nrows=_checked(int, stored["nrows"]),
+        nsuccess=_checked(int, stored["nsuccess"]),
+        nfailed=_checked(int, stored["nfailed"]),
+        naborted=_checked(int, stored["naborted"]),
+        held=_checked(bool, stored["held"]),
+        output_files=_checked(dict, stored["outputFiles"]),
         parent=UUID(stored["parent"]) if stored["parent"] else None,
     )
+
+
+def _checked(kind: type[Part], value: object) -> Part:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value

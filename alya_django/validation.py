@@ -15,9 +15,12 @@ JSON = Any
 NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 TEXT_MAX = 255
 LINE_MAX = 2**31 - 1
+# Python reads and writes about twice as deep before it gives up.
+DEPTH_MAX = 500
 
 # A NUL as the encoder writes it, unless the backslash is itself escaped.
 _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -67,14 +70,17 @@ def check_line(value: int) -> int:
 
 
 def encode_json(value: JSON, field: str, *, line: int | None = None) -> str:
-    """Return a value as JSON text that PostgreSQL can store; raise InvalidInput naming what cannot be."""
+    """Return a value as JSON text that any worker can read back; raise InvalidInput naming what cannot be stored."""
     try:
         text = _encode(value)
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise _json_fault(value, field, line, error) from None
     if "\\u0000" in text and _ESCAPED_NUL.search(text):
-        raise _json_fault(value, field, line, None)
+        raise _json_fault(value, field, line)
+    # As many brackets are rare, and only they can be nested so deep.
+    if text.count("[") + text.count("{") > DEPTH_MAX and _depth(text) > DEPTH_MAX:
+        raise _json_fault(value, field, line, RecursionError())
     return text
 
 
@@ -87,12 +93,27 @@ def encode_object(value: JSON, field: str) -> str:
     return encode_json(value, field)
 
 
-def _json_fault(value: JSON, field: str, line: int | None, error: Exception | None) -> InvalidInput:
+def _depth(text: str) -> int:
+    """Return how deep the arrays and objects of a JSON text are nested."""
+    depth = deepest = 0
+    for token in _STRING_OR_BRACKET.finditer(text):
+        if token[0] in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif token[0] in "]}":
+            depth -= 1
+    return deepest
+
+
+def _json_fault(value: JSON, field: str, line: int | None, error: Exception | None = None) -> InvalidInput:
     """Return the error that names the first part of a value that JSON cannot hold."""
     try:
-        path, fault = next(_faults(value, field))
-    except (StopIteration, RecursionError):
-        path, fault = field, f"no JSON ({error})"
+        path, fault = next(_faults(value, field), (field, ""))
+    except RecursionError:
+        path, fault = field, "a value that contains itself" if isinstance(error, ValueError) else ""
+    fault = fault or (
+        f"a value nested more than {DEPTH_MAX} deep" if isinstance(error, RecursionError) else f"{error}"
+    )
     return InvalidInput(f"{fault} cannot be stored as JSON.", line=line, field=path)
 
 
@@ -112,7 +133,8 @@ def _faults(value: JSON, path: str) -> Iterator[tuple[str, str]]:
 def _key_fault(key: Any) -> str:
     if isinstance(key, str):
         return (fault := _text_fault(key)) and f"{fault} in a key"
-    return "" if key is None or isinstance(key, bool | int | float) else f"the key {key!r}"
+    is_written = key is None or isinstance(key, bool | int) or (isinstance(key, float) and math.isfinite(key))
+    return "" if is_written else f"the key {key!r}"
 
 
 def _scalar_fault(value: JSON) -> str:
@@ -120,11 +142,21 @@ def _scalar_fault(value: JSON) -> str:
         return _text_fault(value)
     if isinstance(value, float):
         return "" if math.isfinite(value) else {"nan": "NaN"}.get(str(value), "Infinity")
-    if value is None or isinstance(value, bool | int):
+    if isinstance(value, int):
+        return _number_fault(value)
+    if value is None:
         return ""
     if type(value).__name__ == "Decimal":
         return "a Decimal (give amounts as strings)"
     return f"a value of type {type(value).__name__}"
+
+
+def _number_fault(value: int) -> str:
+    try:
+        str(value)
+    except ValueError:
+        return "a number with too many digits"
+    return ""
 
 
 def _text_fault(text: str) -> str:

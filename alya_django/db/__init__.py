@@ -5,7 +5,7 @@ from django.db import connections
 from alya_django.db.base import Database, RowEnding
 from alya_django.db.postgresql import PostgreSQL
 
-__all__ = ["Database", "RowEnding", "database"]
+__all__ = ["Database", "PostgreSQL", "RowEnding", "database"]
 
 
 def database(alias: str) -> Database:

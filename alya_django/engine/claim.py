@@ -15,7 +15,7 @@ from alya_django.db import Database
 from alya_django.engine.pace import Pace
 from alya_django.models import Batch, BatchRow
 from alya_django.querysets import BatchQuerySet, BatchRowQuerySet
-from alya_django.registry import Registration
+from alya_django.registry import Key, Registration
 from alya_django.status import Kind, Status
 
 CLAIMS_PER_WORKER = 2**32
@@ -66,7 +66,7 @@ class Claimer:
         self._store = store
         self._number = number
         self._name = name
-        self._registrations = {(entry.kind, entry.app, entry.op): entry for entry in registrations}
+        self._registrations = {entry.key: entry for entry in registrations}
         self._is_usable = is_usable
         self._pace = pace
         self._claims = count(number * CLAIMS_PER_WORKER + 1)
@@ -172,8 +172,8 @@ class Claimer:
         self._latest_turn = max(self._latest_turn, batch.turn)
         Batch.objects.primary().filter(pk=batch.pk).charge(seconds, turn=self._latest_turn)
 
-    def _scope(self, kind: Kind) -> list[tuple[str, str]]:
-        return [(app, op) for of, app, op in self._registrations if of == kind and self._is_usable(app)]
+    def _scope(self, kind: Kind) -> list[Key]:
+        return [key for key, entry in self._registrations.items() if entry.kind is kind and self._is_usable(entry.app)]
 
     def _registration(self, batch: Batch) -> Registration:
         return self._registrations[Kind(batch.kind), batch.app, batch.op]

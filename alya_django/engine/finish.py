@@ -12,10 +12,10 @@ from uuid import UUID, uuid4
 from django.db.models.functions import Now
 
 from alya_django import lifecycle, outputs
-from alya_django.db import Database
+from alya_django.db import Database, RowEnding
 from alya_django.engine.claim import Chunk
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
-from alya_django.engine.process import Processed
+from alya_django.engine.process import Processed, raised
 from alya_django.engine.record import Recorder
 from alya_django.models import Batch, BatchRow
 from alya_django.querysets import BatchQuerySet
@@ -73,20 +73,16 @@ class Finisher:
         """Record the row of a slow query and finish it, in one transaction; return 1, or 0 if it was aborted."""
         query_id = chunk.batch.pk
         finisher = uuid4()
-        saved, output_files = {}, {}
-        for name, file in processed.output_files.items():
-            if not isinstance(file, str):
-                file = saved[name] = outputs.save(query_id, finisher, name, file)
-            output_files[name] = file
+        ending, output_files = self._save_files(query_id, finisher, processed)
         with recorder.gate(query_id):
-            recorded = recorder.record(query_id, chunk.claim, [processed.ending])
+            recorded = recorder.record(query_id, chunk.claim, [ending])
             if recorded:
                 Batch.objects.primary().filter(pk=query_id).take_finish(finisher, LEASE)
                 self._close(query_id, finisher, output_files)
         if recorded:
             self._tell(query_id, finisher)
-        else:
-            outputs.delete(saved.values())
+        elif processed.output_files:
+            outputs.delete_attempt(query_id, finisher)
         return recorded
 
     def deliver(self, batches: BatchQuerySet) -> int:
@@ -95,9 +91,21 @@ class Finisher:
         for batch in batches.not_marked_done().unattended().order_by("done_at")[:DELIVERIES]:
             finisher = uuid4()
             mine = Batch.objects.primary().filter(pk=batch.pk).not_marked_done()
-            if mine.take_finish(finisher, LEASE) and self._mark_done(batch, finisher):
+            is_usable = self._init_blocks.is_usable(batch.app)
+            if is_usable and mine.take_finish(finisher, LEASE) and self._mark_done(batch, finisher):
                 delivered += 1
         return delivered
+
+    def _save_files(self, query_id: UUID, finisher: UUID, processed: Processed) -> tuple[RowEnding, dict[str, str]]:
+        """Save the files of a slow query's answer; one that cannot be read, being closed, fails the query."""
+        output_files: dict[str, str] = {}
+        try:
+            for name, file in processed.output_files.items():
+                output_files[name] = file if isinstance(file, str) else outputs.save(query_id, finisher, name, file)
+        except (TypeError, ValueError) as error:
+            outputs.delete_attempt(query_id, finisher)
+            return raised(processed.ending.row_id, error).ending, {}
+        return processed.ending, output_files
 
     def _close(self, batch_id: UUID, finisher: UUID, output_files: Mapping[str, str]) -> bool:
         """Write the final state, guarded by the finisher's token; return whether it still held."""
@@ -116,7 +124,10 @@ class Finisher:
         """Let the cache, the project's receivers and the processor know of a final state, now committed."""
         batch = Batch.objects.primary().get(pk=batch_id)
         lifecycle.tell_finished(batch)
-        self._mark_done(batch, finisher)
+        if self._init_blocks.is_usable(batch.app):
+            self._mark_done(batch, finisher)
+        else:
+            self._let_go(batch_id, finisher)
 
     def _join_output_files(self, batch_id: UUID, finisher: UUID) -> dict[str, str]:
         with outputs.Joiner(batch_id, finisher) as joiner:

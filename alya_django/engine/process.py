@@ -14,10 +14,11 @@ from alya_django.answers import ErrorMessage
 from alya_django.conf import settings
 from alya_django.db import RowEnding
 from alya_django.engine.claim import Chunk, ClaimedRow
+from alya_django.exceptions import InvalidInput
 from alya_django.models import Batch, database
 from alya_django.processors import QueryResult, Row, RowFailed, RowResult
 from alya_django.status import Kind, Status
-from alya_django.validation import check_text, encode_json
+from alya_django.validation import encode_json
 
 ABORT_ASKED_EVERY_SECONDS = 1.0
 TEXT_MAX = 2_000
@@ -45,10 +46,6 @@ def engine_message(msgid: int, errcode: str, text: str) -> ErrorMessage:
     """Return a message of Alya's own; the text goes into ``vals`` in a form that can be stored."""
     text = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
     return ErrorMessage(errcode, vals=(text[:TEXT_MAX],), msgid=msgid)
-
-
-def processing_error(text: str) -> ErrorMessage:
-    return engine_message(10, "processing_error", text)
 
 
 def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[Processed]:
@@ -83,13 +80,22 @@ def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[
     for claimed in chunk.rows:
         try:
             processed = _ended(claimed.id, _answer(chunk.registration.kind, run(claimed)), logical_names)
-        except RowFailed as failure:
-            processed = _failed(claimed.id, failure.messages)
         except MemoryError:
             raise
         except Exception as error:
-            processed = _failed(claimed.id, (processing_error(f"{type(error).__name__}: {error}"),), error)
+            processed = raised(claimed.id, error)
         yield processed
+
+
+def raised(row_id: int, error: Exception) -> Processed:
+    """Return the failure that an exception makes of a row: meant, or by accident."""
+    if isinstance(error, RowFailed):
+        try:
+            return Processed(RowEnding(row_id, Status.FAILED, None, _messages(error.messages), None))
+        except InvalidInput as fault:
+            error = fault
+    message = engine_message(10, "processing_error", _description(error))
+    return Processed(RowEnding(row_id, Status.FAILED, None, _messages((message,)), None), error)
 
 
 def _answer(kind: Kind, returned: Any) -> RowResult | QueryResult:
@@ -118,8 +124,11 @@ def _ended(row_id: int, answer: RowResult | QueryResult, logical_names: set[str]
     return Processed(RowEnding(row_id, status, text, messages, lines))
 
 
-def _failed(row_id: int, messages: tuple[ErrorMessage, ...], error: Exception | None = None) -> Processed:
-    return Processed(RowEnding(row_id, Status.FAILED, None, _messages(messages), None), error)
+def _description(error: Exception) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 def _messages(messages: tuple[ErrorMessage, ...]) -> str | None:
@@ -137,25 +146,24 @@ def _output_lines(output_lines: Mapping[str, str], logical_names: set[str]) -> s
             raise TypeError(f"output_lines[{logical_name!r}] is a {type(text).__name__}, not a string.")
         if text:
             kept[logical_name] = text
-    if not kept.keys() <= logical_names:
-        new = logical_names | kept.keys()
-        if len(new) > settings.OUTPUT_FILES_MAX:
-            raise ValueError(f"The batch would have more than {settings.OUTPUT_FILES_MAX} output files.")
-        encoded = encode_json(kept, "output_lines")
-        logical_names |= kept.keys()
-        return encoded
-    return encode_json(kept, "output_lines") if kept else None
+    if not kept:
+        return None
+    encoded = encode_json(kept, "output_lines")
+    if len(logical_names | kept.keys()) > settings.OUTPUT_FILES_MAX:
+        raise ValueError(f"The batch would have more than {settings.OUTPUT_FILES_MAX} output files.")
+    logical_names.update(kept)
+    return encoded
 
 
 def _checked_files(output_files: Mapping[str, Any]) -> Mapping[str, Any]:
     for logical_name, file in output_files.items():
         _check_logical_name(logical_name)
-        if isinstance(file, str):
-            check_text(file, "output_files")
-        elif not isinstance(file, File):
+        if not isinstance(file, str | File):
             raise TypeError(
-                f"output_files[{logical_name!r}] is a {type(file).__name__}, neither a File nor the name of an object."
+                f"output_files[{logical_name!r}] is a {type(file).__name__}, neither a File nor an object's name."
             )
+    stored = {name: file if isinstance(file, str) else "" for name, file in output_files.items()}
+    encode_json(stored, "output_files")
     return output_files
 
 

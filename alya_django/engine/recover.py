@@ -13,13 +13,12 @@ from alya_django.engine.finish import Finisher
 from alya_django.engine.process import engine_message
 from alya_django.engine.record import Recorder
 from alya_django.models import Batch, BatchRow, Worker
-from alya_django.querysets import BatchQuerySet
+from alya_django.querysets import BatchQuerySet, Op
 from alya_django.registry import registry
 from alya_django.status import FINAL, PENDING, Kind
 
 logger = logging.getLogger("alya_django.engine")
 
-Op = tuple[str, str, str]
 ROUND_BATCHES = 100
 PROCESSOR_NAMES = {Kind.BATCH: "BatchProcessor", Kind.SLOW_QUERY: "SlowQueryProcessor"}
 
@@ -52,8 +51,7 @@ class Sweeper:
         self._finisher.finish(batch_id)
 
     def _served(self) -> BatchQuerySet:
-        pairs = {(entry.app, entry.op) for entry in registry}
-        return Batch.objects.primary().of(pairs).filter(**self._only)
+        return Batch.objects.primary().of(entry.key for entry in registry).filter(**self._only)
 
     def _give_up_unserved(self) -> int:
         """Fail the batches whose op no worker has served for CONFIG_FAILURE_SECONDS."""
@@ -70,7 +68,7 @@ class Sweeper:
         asked = Batch.objects.primary().filter(
             Q(status__in=PENDING) | Q(status__in=FINAL, marked_done_at__isnull=True), **self._only
         )
-        served = Worker.objects.primary().ops() | {(entry.kind, entry.app, entry.op) for entry in registry}
+        served = Worker.objects.primary().alive().ops() | {entry.key for entry in registry}
         return set(asked.order_by().values_list("kind", "app", "op").distinct()) - served
 
     def _give_up_op(self, kind: str, app: str, op: str) -> int:

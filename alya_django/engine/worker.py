@@ -65,7 +65,7 @@ class Worker:
             host=socket.gethostname(),
             pid=os.getpid(),
             version=alya_django.__version__,
-            ops=[[entry.kind, entry.app, entry.op] for entry in registrations],
+            ops=[entry.key for entry in registrations],
         )
         self._pace = Pace()
         self._init_blocks = InitBlocks()
@@ -120,7 +120,9 @@ class Worker:
             rows = self.round()
             total += rows or 0
             if rows is None and not self._sweeper.sweep():
-                break
+                if not self._claimer.met_locks:
+                    break
+                self._pause(LOCKED_SECONDS)
         return total
 
     def round(self) -> int | None:

@@ -1,0 +1,73 @@
+"""What the pages have in common: they show, by keyset, and change nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.text import capfirst
+
+from alya_django.admin.paging import KeysetMixin
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+if TYPE_CHECKING:
+    from django.contrib.admin import ModelAdmin as _ModelAdmin
+else:
+
+    class _ModelAdmin(admin.ModelAdmin):
+        """Django's own takes no type parameter; only its stubs do."""
+
+        def __class_getitem__(cls, model):
+            return cls
+
+
+class ReadOnlyAdmin(_ModelAdmin[AnyModel]):
+    """A model to look at. Its ``ordering`` is the keyset of its list: one order, which no header changes."""
+
+    actions = None
+    sortable_by = ()
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_filter: ClassVar[tuple[type[StaticFilter], ...]] = ()
+    change_list_mixin: ClassVar[type[KeysetMixin]] = KeysetMixin
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        bases = (self.change_list_mixin, super().get_changelist(request, **kwargs))
+        return cast("type[ChangeList]", type("KeysetChangeList", bases, {}))
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        title = capfirst(self.opts.verbose_name_plural)
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        """Allow the filters' own parameters; Django allows any lookup in any column, without an index too."""
+        return lookup in {static_filter.parameter_name for static_filter in self.list_filter}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: AnyModel | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: AnyModel | None = None) -> bool:
+        return False
+
+
+class StaticFilter(admin.SimpleListFilter):
+    """A filter whose choices are written down, not looked for; what is none of them finds nothing."""
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        if value is None:
+            return queryset
+        if value not in dict(self.lookup_choices):
+            return queryset.none()
+        return self.choose(queryset, value)
+
+    def choose(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
+        """Return what one of the choices leaves; it is stored in the field that the parameter names."""
+        return queryset.filter(**{str(self.parameter_name): value})

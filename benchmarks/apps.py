@@ -1,0 +1,8 @@
+from django.apps import AppConfig
+
+
+class BenchmarksConfig(AppConfig):
+    name = "benchmarks"
+
+    def ready(self) -> None:
+        from benchmarks import processors  # noqa: F401  (importing registers them)

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Lock
+
+import pytest
+from django.db import connections
+
+from alya_django import BatchProcessor, Row, Status, batches, register_batch_processor, slow_queries
+from alya_django import register_slow_query_processor as register_slow_query
+from alya_django.engine.worker import Worker
+from alya_django.models import Batch, BatchRow
+from alya_django.models import Worker as WorkerRecord
+from alya_django.testing import drain
+from tests.concurrency.connections import DEADLINE_SECONDS, elsewhere, open_transaction, wait_until
+from tests.invariants import check_invariants
+from tests.processors import echo
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("registry")]
+
+
+def lock_rows(batch_id, count):
+    """Return the lines that were locked as a claim locks them."""
+    rows = BatchRow.objects.filter(batch=batch_id).queued().order_by("line")
+    return [row.line for row in rows.lock_free(count)]
+
+
+class ClaimTests:
+    @pytest.mark.rule("CLM-2")
+    def test_skips_rows_another_worker_locked(self) -> None:
+        """While one worker claims rows of a batch another takes the next ones of it, without waiting."""
+        register_batch_processor("app", "op", echo)
+        batch_id = batches.submit("app", "op", range(15))
+        with open_transaction(lambda: lock_rows(batch_id, 10)) as locked, Worker() as worker:
+            worker.run_once()
+            assert locked == list(range(1, 11))
+            done = BatchRow.objects.filter(batch=batch_id, status=Status.SUCCESS).values_list("line", flat=True)
+            assert sorted(done) == list(range(11, 16))
+        assert drain() == 10
+        check_invariants()
+
+    @pytest.mark.rule("CLM-2", "FIN-1", "INV-9")
+    def test_many_workers_share_batches_without_sharing_a_row(self) -> None:
+        """Three workers on three batches of a hundred rows: each row once, more than one at a time."""
+        counts: Counter[str] = Counter()
+        together = Barrier(2)
+        guard = Lock()
+
+        class Meeting(BatchProcessor):
+            chunk_rows = 5
+
+            def do_batch_job(self, row: Row) -> None:
+                with guard:
+                    counts[row.key] += 1
+                    meets = sum(counts.values()) <= 2
+                if meets:
+                    # Passed only if a second worker is inside a row at the same time.
+                    together.wait(20)
+
+        def work(_: int) -> int:
+            try:
+                with Worker() as worker:
+                    return worker.drain()
+            finally:
+                connections.close_all()
+
+        register_batch_processor("app", "op", Meeting)
+        ids = [batches.submit("app", "op", range(100)) for _ in range(3)]
+        with ThreadPoolExecutor(3) as pool:
+            rows = list(pool.map(work, range(3)))
+        drain()
+        assert set(counts.values()) == {1}
+        assert len(counts) == sum(rows) == 300
+        assert {batches.status(batch_id).status for batch_id in ids} == {Status.SUCCESS}
+        check_invariants()
+
+    @pytest.mark.rule("CLM-3")
+    def test_rows_that_are_only_locked_are_soon_looked_for_again(self, settings) -> None:
+        """With nothing but locked rows a worker does not rest as if there were nothing."""
+        settings.ALYA = {"POLL_SECONDS": 3_600}
+        worker = Worker()
+        register_batch_processor("app", "op", lambda row: worker.stop())
+        batch_id = batches.submit("app", "op", [1])
+
+        def run() -> None:
+            with worker:
+                worker.run()
+
+        with open_transaction(lambda: lock_rows(batch_id, 1)):
+            running = elsewhere(run)
+            wait_until(WorkerRecord.objects.exists, "the worker is there")
+        assert running.result(DEADLINE_SECONDS) is None
+        assert batches.status(batch_id).status is Status.SUCCESS
+
+    @pytest.mark.rule("CLM-2", "CLM-5")
+    def test_takes_the_next_batch_when_one_is_locked(self) -> None:
+        """A queued batch that somebody has locked is passed over."""
+        register_batch_processor("app", "op", echo)
+        first = batches.submit("app", "op", [1])
+        second = batches.submit("app", "op", [1])
+        with open_transaction(lambda: Batch.objects.filter(pk=first).locked().get()), Worker() as worker:
+            worker.run_once()
+            assert batches.status(second).status is Status.SUCCESS
+            assert batches.status(first).status is Status.QUEUED
+
+    def test_a_slow_query_that_is_being_claimed_is_passed_over(self) -> None:
+        """Two workers take two queries."""
+        register_slow_query("app", "op", echo)
+        first, second = (slow_queries.submit("app", "op", {}) for _ in range(2))
+        with open_transaction(lambda: Batch.objects.filter(pk=first).locked().get()), Worker() as worker:
+            worker.run_once()
+            assert slow_queries.result(second).status is Status.SUCCESS
+            assert slow_queries.result(first).status is Status.QUEUED
+
+    @pytest.mark.rule("API-7")
+    def test_nothing_is_seen_before_the_callers_transaction_commits(self) -> None:
+        """A worker meets a batch when its submitter has committed, and not before."""
+        register_batch_processor("app", "op", echo)
+        with open_transaction(lambda: batches.submit("app", "op", [1])):
+            assert drain() == 0
+        assert drain() == 1

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from django.db import connections, transaction
+
+from alya_django import InvalidState, Status, batches, register_batch_processor, slow_queries
+from alya_django.db import PostgreSQL, RowEnding
+from alya_django.engine.claim import Claimer
+from alya_django.engine.pace import Pace
+from alya_django.engine.record import Recorder
+from alya_django.engine.worker import Worker
+from alya_django.models import Batch, BatchRow, database
+from alya_django.registry import registry as all_registered
+from alya_django.testing import drain
+from tests.concurrency.connections import (
+    DEADLINE_SECONDS,
+    elsewhere,
+    open_transaction,
+    somebody_waits_for_a_lock,
+    wait_until,
+)
+from tests.invariants import check_invariants
+from tests.processors import echo
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("registry")]
+
+
+@pytest.fixture
+def waiting():
+    """The id of a waiting batch of one row."""
+    register_batch_processor("app", "op", echo)
+    return batches.submit("app", "op", [1], wait=True)
+
+
+@pytest.fixture
+def chunk():
+    """Rows of a batch in the hands of worker 1; two more are queued."""
+    register_batch_processor("app", "op", echo)
+    batches.submit("app", "op", range(12))
+    claimer = Claimer(
+        database(), number=1, name="one", registrations=list(all_registered), is_usable=bool, pace=Pace()
+    )
+    return claimer.take()
+
+
+def record(chunk, name="one"):
+    endings = [RowEnding(row.id, Status.SUCCESS, "{}", None, None) for row in chunk.rows]
+    return Recorder(database(), number=1, name=name).record(chunk.batch.pk, chunk.claim, endings)
+
+
+def in_order(first, second):
+    """Do the first act; begin the second before it is committed; return what the second answers or raises."""
+    with open_transaction(first):
+        answer = elsewhere(second)
+        wait_until(somebody_waits_for_a_lock, "the second waits for the first")
+        assert not answer.done()
+    return answer.result(DEADLINE_SECONDS)
+
+
+class AppendTests:
+    @pytest.mark.rule("APP-5", "API-4")
+    def test_two_appends_both_succeed(self, waiting) -> None:
+        """The second waits for the first and numbers on from it."""
+        answer = in_order(lambda: batches.append(waiting, [2, 3]), lambda: batches.append(waiting, [4]))
+        assert answer == 4
+        assert list(BatchRow.objects.filter(batch=waiting).order_by("line").values_list("line", "input")) == [
+            (1, 1),
+            (2, 2),
+            (3, 3),
+            (4, 4),
+        ]
+        check_invariants()
+
+    @pytest.mark.rule("APP-5")
+    def test_many_appends_all_succeed(self, waiting) -> None:
+        """Eight at once lose nothing."""
+
+        def append(number: int) -> int:
+            try:
+                return batches.append(waiting, [number] * 10)
+            finally:
+                connections.close_all()
+
+        with ThreadPoolExecutor(8) as pool:
+            totals = list(pool.map(append, range(8)))
+        assert sorted(totals) == [11, 21, 31, 41, 51, 61, 71, 81]
+        check_invariants()
+
+    @pytest.mark.rule("APP-5", "WOF-4")
+    @pytest.mark.parametrize(("verb", "status"), [(batches.release, Status.QUEUED), (batches.abort, Status.ABORTED)])
+    def test_an_append_after_the_end_of_waiting_fails_whole(self, waiting, verb, status) -> None:
+        """An append that meets a release or an abort comes too late, and adds nothing."""
+        with pytest.raises(InvalidState) as raised:
+            in_order(lambda: verb(waiting), lambda: batches.append(waiting, [2]))
+        assert raised.value.status is status
+        assert BatchRow.objects.filter(batch=waiting).count() == 1
+        check_invariants()
+
+    @pytest.mark.rule("APP-5")
+    def test_an_abort_after_an_append_takes_the_new_rows_too(self, waiting) -> None:
+        """An append lands wholly before the abort that waited for it."""
+        answer = in_order(lambda: batches.append(waiting, [2, 3]), lambda: batches.abort(waiting))
+        assert answer.naborted == 3
+        check_invariants()
+
+
+class ReleaseTests:
+    @pytest.mark.rule("WOF-4")
+    def test_cannot_undo_an_abort(self, waiting) -> None:
+        """A release that waited for an abort finds the batch aborted."""
+        with pytest.raises(InvalidState):
+            in_order(lambda: batches.abort(waiting), lambda: batches.release(waiting))
+        assert batches.status(waiting).status is Status.ABORTED
+
+    @pytest.mark.rule("WOF-4")
+    def test_cannot_undo_a_workers_start(self, waiting) -> None:
+        """A release that waited for the first claim finds the batch running."""
+        batches.release(waiting)
+        with pytest.raises(InvalidState) as raised:
+            in_order(lambda: Batch.objects.filter(pk=waiting).start(), lambda: batches.release(waiting))
+        assert raised.value.status is Status.IN_PROGRESS
+
+
+class AbortTests:
+    @pytest.mark.rule("ABT-5", "INV-4")
+    def test_a_record_that_meets_an_abort_is_dropped(self, chunk, monkeypatch) -> None:
+        """While the abort is open the record waits outside; then nothing is left for it."""
+        tries = []
+        enter = PostgreSQL.enter
+        monkeypatch.setattr(PostgreSQL, "enter", lambda self, batch_id: tries.append(1) or enter(self, batch_id))
+        with open_transaction(lambda: batches.abort(chunk.batch.pk)) as summary:
+            assert summary.naborted == 12
+            late = elsewhere(lambda: record(chunk))
+            wait_until(lambda: tries, "the record has found the gate shut")
+            assert not late.done()
+        assert late.result(DEADLINE_SECONDS) == 0
+        assert batches.status(chunk.batch.pk) == summary
+        check_invariants()
+
+    @pytest.mark.rule("ABT-2")
+    def test_an_abort_that_meets_a_record_keeps_what_was_recorded(self, chunk) -> None:
+        """The abort waits for the record, and counts it."""
+        summary = in_order(lambda: record(chunk), lambda: batches.abort(chunk.batch.pk))
+        assert (summary.nsuccess, summary.naborted) == (10, 2)
+        check_invariants()
+
+    def test_a_claim_passes_over_a_batch_that_is_being_aborted(self, chunk) -> None:
+        """A worker does not wait for the abort, and finds nothing afterwards."""
+        with open_transaction(lambda: batches.abort(chunk.batch.pk)), Worker() as worker:
+            assert worker.round() is None
+        assert drain() == 0
+        check_invariants()
+
+    def test_two_aborts_agree(self, chunk) -> None:
+        """The second is told what the first did."""
+        with open_transaction(lambda: batches.abort(chunk.batch.pk)) as first:
+            second = elsewhere(lambda: batches.abort(chunk.batch.pk))
+            wait_until(somebody_waits_for_a_lock, "the second abort waits")
+        assert second.result(DEADLINE_SECONDS) == first
+
+    @pytest.mark.rule("API-4", "API-7")
+    def test_an_abort_that_is_rolled_back_never_was(self, chunk) -> None:
+        """Neither rows nor batch nor cache remember it."""
+
+        def abort_and_regret() -> None:
+            with transaction.atomic():
+                batches.abort(chunk.batch.pk)
+                transaction.set_rollback(True)
+
+        abort_and_regret()
+        assert batches.status(chunk.batch.pk).status is Status.IN_PROGRESS
+        assert record(chunk) == 10
+        check_invariants()
+
+
+class ReadTests:
+    @pytest.mark.rule("API-6")
+    def test_reads_wait_for_nobody(self, chunk) -> None:
+        """Status, result, rows and lines are answered while the batch and its rows are locked."""
+        query_id = slow_queries.submit("app", "op", {})
+
+        def lock_all() -> None:
+            list(Batch.objects.locked())
+            list(BatchRow.objects.lock_free(100))
+
+        with open_transaction(lock_all):
+            assert batches.status(chunk.batch.pk).status is Status.IN_PROGRESS
+            assert batches.result(chunk.batch.pk).rows == ()
+            assert len(list(batches.iter_rows(chunk.batch.pk))) == 12
+            assert batches.line(chunk.batch.pk, 12).status is Status.QUEUED
+            assert slow_queries.result(query_id).try_later

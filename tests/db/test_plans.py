@@ -1,0 +1,153 @@
+"""The statements of a row's way on a table of 200 000 rows: none may read the table from one end to the other."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from alya_django import Status, batches, register_batch_processor, slow_queries
+from alya_django import register_slow_query_processor as register_slow_query
+from alya_django.db import RowEnding
+from alya_django.engine.finish import Finisher
+from alya_django.engine.init_blocks import InitBlocks
+from alya_django.engine.record import Recorder
+from alya_django.engine.recover import Sweeper
+from alya_django.engine.worker import Worker
+from alya_django.models import Batch, BatchRow, database
+from alya_django.testing import drain, isolated_registry
+from tests.processors import echo
+
+pytestmark = pytest.mark.slow
+
+MANY = 190_000
+FEW = 10_000
+
+
+@pytest.fixture(scope="module")
+def tables(django_db_setup: None, django_db_blocker) -> Iterator[None]:
+    """One batch of many finished rows, one of as many queued, and statistics of both."""
+    with django_db_blocker.unblock(), isolated_registry():
+        big = batches.submit("plans", "op", range(MANY))
+        BatchRow.objects.filter(batch=big).update(status=Status.SUCCESS, result={}, done_by="earlier")
+        Batch.objects.filter(pk=big).update(
+            status=Status.SUCCESS,
+            nsuccess=MANY,
+            nfailed=0,
+            naborted=0,
+            done_at="2026-01-01T00:00Z",
+            marked_done_at="2026-01-01T00:00Z",
+        )
+        batches.submit("plans", "other", range(FEW))
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM ANALYZE alya_batchrows")
+            cursor.execute("VACUUM ANALYZE alya_batches")
+        yield
+        with connection.cursor() as cursor:
+            cursor.execute("TRUNCATE alya_batchrows, alya_batches, alya_batch_progress, alya_workers")
+
+
+@pytest.fixture
+def plans_of(tables: None, db: None, registry):
+    """Run something and return the statements on rows that the planner would answer by a sequential scan."""
+
+    def plans(act) -> list[str]:
+        with CaptureQueriesContext(connection) as captured:
+            act()
+        statements = [query["sql"] for query in captured if "alya_batchrows" in query["sql"]]
+        assert statements, "nothing was asked of the rows"
+        return [statement for statement in statements if is_scan(statement)]
+
+    return plans
+
+
+def is_scan(statement: str) -> bool:
+    """Tell whether a statement would read all of the rows' table."""
+    if not re.match(r"(WITH|SELECT|UPDATE|DELETE)\b", statement):
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}")
+        plan = cursor.fetchone()[0]
+    nodes = [json.loads(plan)[0]["Plan"]] if isinstance(plan, str) else [plan[0]["Plan"]]
+    while nodes:
+        node = nodes.pop()
+        if node["Node Type"] == "Seq Scan" and node.get("Relation Name") == "alya_batchrows":
+            return True
+        nodes += node.get("Plans", [])
+    return False
+
+
+class PlanTests:
+    def test_a_scan_is_seen(self, plans_of) -> None:
+        """The test can tell: a condition without an index is a scan."""
+        assert plans_of(lambda: list(BatchRow.objects.filter(attempts=77)))
+
+    @pytest.mark.rule("CLM-8", "FIN-5")
+    def test_a_chunk_is_claimed_processed_and_recorded_without_a_scan(self, plans_of) -> None:
+        """From the first chunk to one of the largest, statement by statement."""
+        register_batch_processor("plans", "other", echo)
+        with Worker() as worker:
+            assert plans_of(lambda: [worker.round() for _ in range(4)]) == []
+
+    def test_a_slow_query_is_answered_without_a_scan(self, plans_of) -> None:
+        """Claimed straight from its row, recorded and finished."""
+        register_slow_query("plans", "query", echo)
+        slow_queries.submit("plans", "query", {})
+        assert plans_of(drain) == []
+
+    def test_a_batch_is_finished_without_a_scan(self, plans_of, make_small) -> None:
+        """Joining the lines of a small batch reads its rows alone."""
+        batch_id = make_small()
+        assert plans_of(lambda: Finisher(database(), InitBlocks()).finish(batch_id)) == []
+
+    @pytest.mark.rule("ABT-9")
+    def test_a_batch_is_aborted_without_a_scan(self, plans_of) -> None:
+        """The pending rows of a batch are found by its index."""
+        batch_id = batches.submit("plans", "op", range(100))
+        assert plans_of(lambda: batches.abort(batch_id)) == []
+
+    def test_rows_are_given_back_without_a_scan(self, plans_of) -> None:
+        """By the claim alone."""
+        assert plans_of(lambda: Recorder(database(), number=1, name="one").requeue(Batch.objects.last().pk, 5)) == []
+
+    def test_a_look_and_a_sweep_scan_nothing(self, plans_of) -> None:
+        """What an idle worker asks every second is answered by partial indexes."""
+        finisher = Finisher(database(), InitBlocks())
+        recorder = Recorder(database(), number=1, name="one")
+        sweeper = Sweeper(finisher, recorder, app=None, op=None)
+        assert plans_of(sweeper.sweep) == []
+
+    def test_a_line_and_a_page_are_read_without_a_scan(self, plans_of) -> None:
+        """Support's question and the stream of a batch's rows."""
+        batch_id = Batch.objects.get(op="op").pk
+        assert plans_of(lambda: batches.line(batch_id, 100_000)) == []
+        assert plans_of(lambda: next(batches.iter_rows(batch_id, after_line=150_000))) == []
+        assert plans_of(lambda: list(batches.iter_rows(batch_id, status=Status.FAILED))) == []
+
+    def test_rows_are_appended_without_a_scan(self, plans_of) -> None:
+        """The largest line of a batch is one step in its index."""
+        batch_id = batches.submit("plans", "op", range(10), wait=True)
+        assert plans_of(lambda: batches.append(batch_id, range(10))) == []
+
+
+@pytest.fixture
+def make_small(tables: None):
+    """Make a batch of a hundred rows that have ended, each with an output line."""
+
+    def make():
+        register_batch_processor("plans", "small", echo)
+        batch_id = batches.submit("plans", "small", range(100))
+        Batch.objects.filter(pk=batch_id).start()
+        BatchRow.objects.filter(batch=batch_id).update(claim=1, status=Status.IN_PROGRESS, done_by="one")
+        endings = [
+            RowEnding(row_id, Status.SUCCESS, "{}", None, '{"a.csv":"x"}')
+            for row_id in BatchRow.objects.filter(batch=batch_id).values_list("pk", flat=True)
+        ]
+        Recorder(database(), number=1, name="one").record(batch_id, 1, endings)
+        return batch_id
+
+    return make
