@@ -211,8 +211,9 @@ class BatchProgressQuerySet(PrimaryQuerySet["BatchProgress"]):
 
 
 class WorkerQuerySet(PrimaryQuerySet["Worker"]):
-    def beat(self) -> int:
-        return self.update(heartbeat=Now())
+    def beat(self, rate: float) -> int:
+        """Show that these workers are alive, and how many rows a second they end."""
+        return self.update(heartbeat=Now(), rate=rate)
 
     def alive(self) -> WorkerQuerySet:
         """Workers that were heard of lately; a long row silences one, since it beats between chunks."""

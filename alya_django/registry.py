@@ -34,6 +34,9 @@ class Registration:
     processor: Any
     source: Any
 
+    def __str__(self) -> str:
+        return f"{self.app}/{self.op}"
+
     @property
     def key(self) -> Key:
         """What the registry knows it by."""

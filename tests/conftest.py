@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.db import connections
 
+from alya_django.engine.claim import Claimer
+from alya_django.engine.finish import Finisher
+from alya_django.engine.init_blocks import InitBlocks
+from alya_django.engine.pace import Pace
+from alya_django.engine.record import Recorder
+from alya_django.models import database
+from alya_django.registry import registry as all_registered
 from alya_django.testing import isolated_registry
 from tests import services
 
@@ -40,3 +47,32 @@ def registry() -> Iterator[Any]:
 
     with isolated_registry():
         yield registry
+
+
+@pytest.fixture
+def make_claimer() -> Callable[[int], Claimer]:
+    """Make what claims for a worker of a given number, of all that is registered by then."""
+
+    def make(number: int) -> Claimer:
+        return Claimer(
+            database(),
+            number=number,
+            name=f"worker-{number}",
+            registrations=list(all_registered),
+            is_usable=lambda app: True,
+            pace=Pace(),
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_recorder() -> Callable[[int], Recorder]:
+    """Make what records for a worker of a given number."""
+    return lambda number: Recorder(database(), number=number, name=f"worker-{number}")
+
+
+@pytest.fixture
+def make_finisher(make_recorder: Callable[[int], Recorder]) -> Callable[[], Finisher]:
+    """Make what finishes batches, for a worker that has no init block yet."""
+    return lambda: Finisher(database(), make_recorder(1), InitBlocks())

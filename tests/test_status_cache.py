@@ -10,7 +10,16 @@ from django.core.cache.backends.base import BaseCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.db import transaction
 
-from alya_django import InvalidInput, Status, Summary, batches, register_batch_processor, slow_queries, status_cache
+from alya_django import (
+    InvalidInput,
+    Status,
+    Summary,
+    batches,
+    register_batch_processor,
+    register_slow_query_processor,
+    slow_queries,
+    status_cache,
+)
 from alya_django.models import Batch
 from alya_django.status import Kind
 from alya_django.testing import drain
@@ -260,6 +269,21 @@ class LoadTests:
             warm = batches.status(batch_id), batches.result(batch_id)
             cache.clear()
             assert (batches.status(batch_id), batches.result(batch_id)) == warm
+        check_invariants()
+
+    @pytest.mark.rule("DON-3", "SQD-5")
+    def test_an_old_entry_hides_no_result(self, registry):
+        """Where the cache missed the end, being down just then, the next poll for the result finds it all the same."""
+        register_batch_processor("bank", "echo", echo)
+        register_slow_query_processor("bank", "echo", echo)
+        batch_id, query_id = batches.submit("bank", "echo", [1]), slow_queries.submit("bank", "echo", 2)
+        old_batch, old_query = batches.status(batch_id), a_summary(kind=Kind.SLOW_QUERY)
+        drain()
+        cache.clear()
+        status_cache.store(batch_id, old_batch)
+        status_cache.store(query_id, old_query)
+        assert [row.result for row in batches.result(batch_id).rows] == [1]
+        assert slow_queries.result(query_id).result == 2
         check_invariants()
 
     @pytest.mark.rule("CACHE-7")

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 from django.db.models.functions import Now
 
 from alya_django import lifecycle, outputs
+from alya_django.answers import ErrorMessage
 from alya_django.db import Database, RowEnding
 from alya_django.engine.claim import Chunk
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
@@ -39,9 +40,14 @@ class Finisher:
     """
 
     def __init__(
-        self, store: Database, init_blocks: InitBlocks, on_error: Callable[[Exception], None] = lambda error: None
+        self,
+        store: Database,
+        recorder: Recorder,
+        init_blocks: InitBlocks,
+        on_error: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self._store = store
+        self._recorder = recorder
         self._init_blocks = init_blocks
         self._on_error = on_error
 
@@ -69,13 +75,13 @@ class Finisher:
         self._tell(batch_id, finisher)
         return True
 
-    def finish_slow_query(self, chunk: Chunk, processed: Processed, recorder: Recorder) -> int:
+    def finish_slow_query(self, chunk: Chunk, processed: Processed) -> int:
         """Record the row of a slow query and finish it, in one transaction; return 1, or 0 if it was aborted."""
         query_id = chunk.batch.pk
         finisher = uuid4()
         ending, output_files = self._save_files(query_id, finisher, processed)
-        with recorder.gate(query_id):
-            recorded = recorder.record(query_id, chunk.claim, [ending])
+        with self._recorder.gate(query_id):
+            recorded = self._recorder.record(query_id, chunk.claim, [ending])
             if recorded:
                 Batch.objects.primary().filter(pk=query_id).take_finish(finisher, LEASE)
                 self._close(query_id, finisher, output_files)
@@ -84,6 +90,12 @@ class Finisher:
         elif processed.output_files:
             outputs.delete_attempt(query_id, finisher)
         return recorded
+
+    def give_up(self, batch_id: UUID, message: ErrorMessage, *, claim: int | None = None) -> None:
+        """Fail what is left of a batch for an error of configuration, and finish it as any other."""
+        Batch.objects.primary().filter(pk=batch_id).start()
+        self._recorder.fail_rest(batch_id, message, claim=claim)
+        self.finish(batch_id)
 
     def deliver(self, batches: BatchQuerySet) -> int:
         """Call ``mark_done`` for finished batches that nobody has seen to; return for how many."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from uuid import UUID
 
 from django.db.models import Q
 
 from alya_django.conf import settings
 from alya_django.engine.finish import Finisher
 from alya_django.engine.process import engine_message
-from alya_django.engine.record import Recorder
 from alya_django.models import Batch, BatchRow, Worker
 from alya_django.querysets import BatchQuerySet, Op
 from alya_django.registry import registry
@@ -26,9 +24,8 @@ PROCESSOR_NAMES = {Kind.BATCH: "BatchProcessor", Kind.SLOW_QUERY: "SlowQueryProc
 class Sweeper:
     """Look, for one worker, after the batches that its own chunks do not bring to their end."""
 
-    def __init__(self, finisher: Finisher, recorder: Recorder, *, app: str | None, op: str | None) -> None:
+    def __init__(self, finisher: Finisher, *, app: str | None, op: str | None) -> None:
         self._finisher = finisher
-        self._recorder = recorder
         self._only = {name: value for name, value in (("app", app), ("op", op)) if value is not None}
         self._unserved_since: dict[Op, float] = {}
 
@@ -43,12 +40,6 @@ class Sweeper:
         for batch_id in self._served().complete().unattended().values_list("pk", flat=True)[:ROUND_BATCHES]:
             moved += self._finisher.finish(batch_id)
         return moved + self._give_up_unserved()
-
-    def give_up(self, batch_id: UUID, errcode_text: str, *, msgid: int, claim: int | None = None) -> None:
-        """Fail what is left of a batch for an error of configuration, and finish it as any other."""
-        Batch.objects.primary().filter(pk=batch_id).start()
-        self._recorder.fail_rest(batch_id, engine_message(msgid, "configerror", errcode_text), claim=claim)
-        self._finisher.finish(batch_id)
 
     def _served(self) -> BatchQuerySet:
         return Batch.objects.primary().of(entry.key for entry in registry).filter(**self._only)
@@ -77,6 +68,6 @@ class Sweeper:
         moved = 0
         for batch_id in batches.filter(status__in=PENDING).values_list("pk", flat=True)[:ROUND_BATCHES]:
             logger.error("%s Batch %s fails.", text, batch_id)
-            self.give_up(batch_id, text, msgid=2)
+            self._finisher.give_up(batch_id, engine_message(2, "configerror", text))
             moved += 1
         return moved + self._finisher.deliver(batches)

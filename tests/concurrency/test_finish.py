@@ -7,9 +7,8 @@ from django.db import connections
 
 from alya_django import Row, RowResult, Status, batches, register_batch_processor
 from alya_django.engine.finish import Finisher
-from alya_django.engine.init_blocks import InitBlocks
 from alya_django.engine.worker import Worker
-from alya_django.models import Batch, database
+from alya_django.models import Batch
 from alya_django.signals import batch_finished
 from tests.concurrency.connections import (
     DEADLINE_SECONDS,
@@ -63,18 +62,18 @@ class FinishTests:
         check_invariants()
 
     @pytest.mark.rule("FIN-1")
-    def test_waits_for_whoever_has_the_batch_locked(self, make_complete) -> None:
+    def test_waits_for_whoever_has_the_batch_locked(self, make_complete, make_finisher) -> None:
         """A lock held elsewhere delays the finish and does not prevent it."""
         batch_id = make_complete()
         with open_transaction(lambda: Batch.objects.filter(pk=batch_id).locked().get()):
-            finish = elsewhere(lambda: Finisher(database(), InitBlocks()).finish(batch_id))
+            finish = elsewhere(lambda: make_finisher().finish(batch_id))
             wait_until(somebody_waits_for_a_lock, "the finisher waits for the lock")
         assert finish.result(DEADLINE_SECONDS) is True
         summary = batches.status(batch_id)
         assert (summary.status, summary.nsuccess) == (Status.SUCCESS, 2)
 
     @pytest.mark.rule("FIN-2")
-    def test_holds_no_lock_while_it_copies_or_tells(self, make_complete, monkeypatch) -> None:
+    def test_holds_no_lock_while_it_copies_or_tells(self, make_complete, make_finisher, monkeypatch) -> None:
         """Others can lock the batch while files are joined and while ``mark_done`` runs."""
         moments = []
 
@@ -83,7 +82,7 @@ class FinishTests:
                 moments.append(moment)
 
         batch_id = make_complete(mark_done=lambda details: look("mark_done"))
-        finisher = Finisher(database(), InitBlocks())
+        finisher = make_finisher()
         join = finisher._join_output_files
         monkeypatch.setattr(finisher, "_join_output_files", lambda *args: (look("joining"), join(*args))[1])
         assert finisher.finish(batch_id)

@@ -7,12 +7,9 @@ from django.db import connections, transaction
 
 from alya_django import InvalidState, Status, batches, register_batch_processor, slow_queries
 from alya_django.db import PostgreSQL, RowEnding
-from alya_django.engine.claim import Claimer
-from alya_django.engine.pace import Pace
 from alya_django.engine.record import Recorder
 from alya_django.engine.worker import Worker
 from alya_django.models import Batch, BatchRow, database
-from alya_django.registry import registry as all_registered
 from alya_django.testing import drain
 from tests.concurrency.connections import (
     DEADLINE_SECONDS,
@@ -35,14 +32,11 @@ def waiting():
 
 
 @pytest.fixture
-def chunk():
+def chunk(make_claimer):
     """Rows of a batch in the hands of worker 1; two more are queued."""
     register_batch_processor("app", "op", echo)
     batches.submit("app", "op", range(12))
-    claimer = Claimer(
-        database(), number=1, name="one", registrations=list(all_registered), is_usable=bool, pace=Pace()
-    )
-    return claimer.take()
+    return make_claimer(1).take()
 
 
 def record(chunk, name="one"):

@@ -13,8 +13,6 @@ from django.test.utils import CaptureQueriesContext
 from alya_django import Status, batches, register_batch_processor, slow_queries
 from alya_django import register_slow_query_processor as register_slow_query
 from alya_django.db import RowEnding
-from alya_django.engine.finish import Finisher
-from alya_django.engine.init_blocks import InitBlocks
 from alya_django.engine.record import Recorder
 from alya_django.engine.recover import Sweeper
 from alya_django.engine.worker import Worker
@@ -99,10 +97,10 @@ class PlanTests:
         slow_queries.submit("plans", "query", {})
         assert plans_of(drain) == []
 
-    def test_a_batch_is_finished_without_a_scan(self, plans_of, make_small) -> None:
+    def test_a_batch_is_finished_without_a_scan(self, plans_of, make_small, make_finisher) -> None:
         """Joining the lines of a small batch reads its rows alone."""
         batch_id = make_small()
-        assert plans_of(lambda: Finisher(database(), InitBlocks()).finish(batch_id)) == []
+        assert plans_of(lambda: make_finisher().finish(batch_id)) == []
 
     @pytest.mark.rule("ABT-9")
     def test_a_batch_is_aborted_without_a_scan(self, plans_of) -> None:
@@ -114,11 +112,9 @@ class PlanTests:
         """By the claim alone."""
         assert plans_of(lambda: Recorder(database(), number=1, name="one").requeue(Batch.objects.last().pk, 5)) == []
 
-    def test_a_look_and_a_sweep_scan_nothing(self, plans_of) -> None:
+    def test_a_look_and_a_sweep_scan_nothing(self, plans_of, make_finisher) -> None:
         """What an idle worker asks every second is answered by partial indexes."""
-        finisher = Finisher(database(), InitBlocks())
-        recorder = Recorder(database(), number=1, name="one")
-        sweeper = Sweeper(finisher, recorder, app=None, op=None)
+        sweeper = Sweeper(make_finisher(), app=None, op=None)
         assert plans_of(sweeper.sweep) == []
 
     def test_a_line_and_a_page_are_read_without_a_scan(self, plans_of) -> None:

@@ -21,10 +21,8 @@ from alya_django import (
     slow_queries,
     status_cache,
 )
-from alya_django.engine.finish import Finisher
-from alya_django.engine.init_blocks import InitBlocks
 from alya_django.engine.worker import Worker
-from alya_django.models import Batch, BatchRow, database
+from alya_django.models import Batch, BatchRow
 from alya_django.testing import drain
 from tests.invariants import check_invariants
 from tests.processors import Recording, RecordingQuery, echo, fail_odd, write_lines
@@ -35,9 +33,9 @@ LONG_AGO = "2000-01-01T00:00Z"
 
 
 @pytest.fixture
-def finisher():
+def finisher(make_finisher):
     """What finishes batches, of a worker that has no init block yet."""
-    return Finisher(database(), InitBlocks())
+    return make_finisher()
 
 
 @pytest.fixture
@@ -111,14 +109,16 @@ class FinishTests:
             assert file.read() == b"one\ntwo\n"
 
     @pytest.mark.rule("FIN-1", "FIN-2")
-    def test_a_finisher_that_was_overtaken_takes_its_files_back(self, complete, finisher, monkeypatch) -> None:
+    def test_a_finisher_that_was_overtaken_takes_its_files_back(
+        self, complete, finisher, make_finisher, monkeypatch
+    ) -> None:
         """Who loses the lease while it copies changes nothing and leaves nothing in the storage."""
         join = finisher._join_output_files
 
         def join_slowly(batch_id, token):
             output_files = join(batch_id, token)
             Batch.objects.filter(pk=batch_id).update(finisher_until=LONG_AGO)
-            assert Finisher(database(), InitBlocks()).finish(batch_id)
+            assert make_finisher().finish(batch_id)
             return output_files
 
         monkeypatch.setattr(finisher, "_join_output_files", join_slowly)
