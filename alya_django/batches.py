@@ -150,7 +150,7 @@ def iter_rows(batch_id: UUID | str, *, status: Status | None = None, after_line:
     batch = Batch.objects.primary().find(check_id(batch_id), Kind.BATCH)
     rows = BatchRow.objects.primary().filter(batch=batch.id).defer("input", "output_lines")
     if status is not None:
-        rows = rows.filter(status=status)
+        rows = rows.filter(status=_check_status(status))
     return _pages(rows.order_by("line"), after_line)
 
 
@@ -199,6 +199,13 @@ def _check_weight(weight: float) -> float:
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= WEIGHT_MAX:
         raise InvalidInput(f"must be a number above 0 and at most {WEIGHT_MAX}, not {weight!r}.", field="weight")
     return float(weight)
+
+
+def _check_status(status: Status) -> Status:
+    try:
+        return Status(status)
+    except ValueError:
+        raise InvalidInput(f"{status!r} is no status.", field="status") from None
 
 
 def _wrong_state(batch: Batch, what: str) -> InvalidState:

@@ -79,6 +79,7 @@ class Registry:
         own = getattr(type(instance), "init", None)
         if own is Initializer.init or not (callable(getattr(instance, "init", None)) or callable(instance)):
             raise InvalidInput(f"{initializer!r} has no method init(app) and cannot be called.")
+        _check_takes_one(getattr(instance, "init", instance), initializer, "the app")
         with self._writing:
             earlier, _ = self._initializers.get(app, (None, None))
             if earlier is None:
@@ -95,7 +96,7 @@ class Registry:
             if earlier is None:
                 registration = Registration(kind, app, op, _processor(kind, source, options), source)
                 self._processors = {**self._processors, key: registration}
-            elif earlier.source is not source:
+            elif earlier.source != source:
                 raise AlreadyRegistered(
                     f"There is a {kind.label} processor for app {app!r} and op {op!r} already.",
                     app=app,
@@ -205,7 +206,7 @@ def _processor(kind: Kind, source: Any, options: dict[str, Any]) -> Any:
     own = getattr(type(instance), method, None)
     if not callable(getattr(instance, method, None)) or own is getattr(base, method):
         raise InvalidInput(f"{source!r} has no method {method}(row).")
-    _check_takes_a_row(getattr(instance, method), source)
+    _check_takes_one(getattr(instance, method), source, "the row")
     _check_chunk_rows(getattr(instance, "chunk_rows", None))
     return instance
 
@@ -223,7 +224,7 @@ def _from_function(kind: Kind, function: Callable[..., Any], options: dict[str, 
     if unknown:
         known = ", ".join(OPTIONS[kind]) or "none"
         raise InvalidInput(f"is no option of a {kind.label} processor; known: {known}.", field=unknown[0])
-    _check_takes_a_row(function, function)
+    _check_takes_one(function, function, "the row")
     _check_chunk_rows(options.get("chunk_rows"))
     base = BatchProcessor if kind is Kind.BATCH else SlowQueryProcessor
     name = getattr(function, "__name__", type(function).__name__)
@@ -239,8 +240,13 @@ def _synchronous(method: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return async_to_sync(method) if inspect.iscoroutinefunction(method) else method
 
 
-def _check_takes_a_row(function: Callable[..., Any], source: Any) -> None:
+def _check_takes_one(function: Callable[..., Any], source: Any, what: str) -> None:
     try:
-        inspect.signature(function).bind(object())
+        signature = inspect.signature(function)
+    except ValueError:
+        # Some of what is written in C does not tell.
+        return
+    try:
+        signature.bind(object())
     except TypeError:
-        raise InvalidInput(f"{source!r} must take one argument, the row.") from None
+        raise InvalidInput(f"{source!r} must take one argument, {what}.") from None

@@ -1056,6 +1056,13 @@ class IterRowsTests:
         assert [row.line for row in batches.iter_rows(batch_id, after_line=4)] == [5, 6]
         assert [row.line for row in batches.iter_rows(batch_id, status=Status.FAILED, after_line=1)] == [3, 5]
         assert list(batches.iter_rows(batch_id, after_line=6)) == []
+
+    def test_refuses_what_is_no_status(self, registry):
+        """A state that no row can have is an error, not an empty answer."""
+        batch_id = batches.submit("bank", "echo", [1])
+        with refusing() as caught:
+            batches.iter_rows(batch_id, status="done")
+        assert str(caught.value) == "status: 'done' is no status."
         check_invariants()
 
 

@@ -339,6 +339,33 @@ class RegisterProcessorTests:
             assert caught.value.field == field
 
 
+class SameAgainTests:
+    @pytest.mark.rule("REG-3")
+    def test_a_method_of_the_same_instance_is_the_same(self, registry):
+        """A bound method is made anew at each look; registered again it is still the same."""
+        doubling = Doubling()
+        for _ in range(2):
+            register_batch_processor("bank", "echo", doubling.do_batch_job)
+        assert len(registry) == 1
+
+    @pytest.mark.rule("REG-6")
+    def test_a_function_that_does_not_tell_its_arguments_is_believed(self, registry):
+        """What is written in C may have no signature."""
+        register_batch_processor("bank", "echo", max)
+        assert ("bank", "echo") in registry
+
+    @pytest.mark.rule("REG-6")
+    def test_refuses_an_initializer_that_does_not_take_the_app(self, registry):
+        """A function without an argument is refused at once, not when the first row comes."""
+
+        def make():
+            return None
+
+        with pytest.raises(InvalidInput) as caught:
+            register_initializer("bank", make)
+        assert str(caught.value) == f"{make!r} must take one argument, the app."
+
+
 class OptionTests:
     @pytest.mark.rule("REG-6")
     def test_refuses_an_unknown_option(self, registry):
