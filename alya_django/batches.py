@@ -66,7 +66,7 @@ def submit(
     store = database()
     with store.transaction():
         batch.save(using=store.alias, force_insert=True)
-        nrows = lifecycle.insert_rows(batch.id, lifecycle.number_rows(rows))
+        nrows = lifecycle.insert_rows(batch.id, rows)
         Batch.objects.primary().filter(pk=batch.id).update(nrows=nrows)
         lifecycle.announce(batch)
     return batch.id
@@ -93,7 +93,7 @@ def append(batch_id: UUID | str, rows: Iterable[JSON | BatchInput], *, wait: boo
         if batch.status != Status.WAIT:
             raise _wrong_state(batch, "takes no more rows")
         last = BatchRow.objects.primary().filter(batch=batch_id).order_by("-line").values_list("line", flat=True)[:1]
-        nrows = lifecycle.insert_rows(batch_id, lifecycle.number_rows(rows, last_line=last[0]), present=batch.nrows)
+        nrows = lifecycle.insert_rows(batch_id, rows, last_line=last[0], present=batch.nrows)
         state = Status.WAIT if wait else Status.QUEUED
         Batch.objects.primary().filter(pk=batch_id).update(nrows=nrows, status=state)
         _drop_cached(batch_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -53,31 +54,23 @@ def announce(batch: Batch) -> None:
     )
 
 
-def number_rows(rows: Iterable[JSON | BatchInput], *, last_line: int = 0) -> Iterator[tuple[int, str]]:
-    """Yield each row's line and its input as JSON text; a row without a line follows the largest so far."""
-    if isinstance(rows, str | bytes | dict) or not isinstance(rows, Iterable):
-        raise InvalidInput(f"must be an iterable of rows, not {type(rows).__name__}.", field="rows")
-    for row in rows:
-        if isinstance(row, BatchInput):
-            line, value = check_line(row.line), row.input
-        else:
-            line, value = check_line(last_line + 1), row
-        last_line = max(last_line, line)
-        yield line, encode_json({} if value is None else value, "input", line=line)
-
-
-def insert_rows(batch_id: UUID, rows: Iterator[tuple[int, str]], *, present: int = 0) -> int:
+def insert_rows(batch_id: UUID, rows: Iterable[JSON | BatchInput], *, last_line: int = 0, present: int = 0) -> int:
     """
-    Store rows in blocks and return how many the batch now has.
+    Store rows in blocks and return how many the batch now has; a row without a line follows the largest so far.
 
     A block is read whole before it is written: the rows may come from the same connection.
     """
+    if isinstance(rows, str | bytes | dict) or not isinstance(rows, Iterable):
+        raise InvalidInput(f"must be an iterable of rows, not {type(rows).__name__}.", field="rows")
     total = present
+    rows = iter(rows)
     while block := list(islice(rows, BLOCK_ROWS)):
         total += len(block)
         if total > settings.BATCH_ROWS_MAX:
             raise InvalidInput(f"has more than {settings.BATCH_ROWS_MAX} rows, the limit.", field="rows")
-        _insert_block(batch_id, block)
+        numbered = list(_number(block, last_line))
+        _insert_block(batch_id, numbered)
+        last_line = max(last_line, *(line for line, _ in numbered))
     if total == present:
         raise InvalidInput("is empty: there must be a row.", field="rows")
     return total
@@ -127,22 +120,38 @@ def tell_finished(batch: Batch) -> None:
     _send(signals.batch_finished, details=batch.details())
 
 
-def _insert_block(batch_id: UUID, block: list[tuple[int, str]]) -> None:
-    seen: set[int] = set()
-    for line, _ in block:
-        if line in seen:
-            raise _duplicate(line)
-        seen.add(line)
+def _number(rows: list[JSON | BatchInput], last_line: int) -> Iterator[tuple[int, JSON]]:
+    """Yield each row's line and input."""
+    for row in rows:
+        if isinstance(row, BatchInput):
+            line, value = check_line(row.line), row.input
+        else:
+            line, value = last_line + 1, row
+        if line > last_line:
+            last_line = line
+        yield line, value
+    check_line(last_line)
+
+
+def _insert_block(batch_id: UUID, rows: list[tuple[int, JSON]]) -> None:
+    lines = [line for line, _ in rows]
+    if len(set(lines)) < len(lines):
+        raise _duplicate(next(line for line, times in Counter(lines).items() if times > 1))
     store = database()
     try:
         with store.transaction():
-            store.insert_rows(batch_id, block)
+            # Encoded while the database stores what came before.
+            store.insert_rows(batch_id, ((line, _encode_input(line, value)) for line, value in rows))
     except IntegrityError:
-        present = BatchRow.objects.primary().filter(batch=batch_id, line__in=seen)
+        present = BatchRow.objects.primary().filter(batch=batch_id, line__in=lines)
         earlier = present.order_by("line").values_list("line", flat=True).first()
         if earlier is None:
             raise
         raise _duplicate(earlier) from None
+
+
+def _encode_input(line: int, value: JSON) -> str:
+    return "{}" if value is None else encode_json(value, "input", line=line)
 
 
 def _duplicate(line: int) -> InvalidInput:

@@ -73,13 +73,14 @@ def encode_json(value: JSON, field: str, *, line: int | None = None) -> str:
     """Return a value as JSON text that any worker can read back; raise InvalidInput naming what cannot be stored."""
     try:
         text = _encode(value)
-        text.encode()
+        if not text.isascii():
+            text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise _json_fault(value, field, line, error) from None
     if "\\u0000" in text and _ESCAPED_NUL.search(text):
         raise _json_fault(value, field, line)
-    # As many brackets are rare, and only they can be nested so deep.
-    if text.count("[") + text.count("{") > DEPTH_MAX and _depth(text) > DEPTH_MAX:
+    # Few texts are long enough to be nested so deep, and few of these have as many brackets.
+    if len(text) > 2 * DEPTH_MAX and text.count("[") + text.count("{") > DEPTH_MAX and _depth(text) > DEPTH_MAX:
         raise _json_fault(value, field, line, RecursionError())
     return text
 

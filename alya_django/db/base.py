@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from alya_django.status import Status
+
+Argument = TypeVar("Argument")
+Answer = TypeVar("Answer")
 
 
 class RowEnding(NamedTuple):
@@ -42,20 +45,32 @@ class Database:
         """Open a transaction, or a savepoint inside the caller's."""
         return transaction.atomic(using=self.alias)
 
-    def savepoint_if_nested(self) -> AbstractContextManager[None]:
+    def guarded(self, call: Callable[[Argument], Answer]) -> Callable[[Argument], Answer]:
         """
-        Keep a failing statement of user code from spoiling the caller's transaction.
+        Return a call of user code whose failing statements do not spoil the caller's transaction.
 
-        A worker has none: user code runs in autocommit. Inside a TestCase there is one.
+        A worker has none: user code runs in autocommit, and the call is returned as it is. Inside a TestCase there
+        is one, and each call gets a savepoint.
         """
-        return self.transaction() if self.connection.in_atomic_block else nullcontext()
+        if not self.connection.in_atomic_block:
+            return call
+
+        def call_in_savepoint(argument: Argument) -> Answer:
+            with self.transaction():
+                return call(argument)
+
+        return call_in_savepoint
 
     def after_commit(self, act: Callable[[], None]) -> None:
         """Act once the caller's transaction is committed; what then fails is logged and fails nothing else."""
         transaction.on_commit(act, using=self.alias, robust=True)
 
-    def insert_rows(self, batch_id: UUID, rows: Sequence[tuple[int, str]]) -> None:
-        """Insert rows given as (line, input as JSON text); the other columns take their defaults."""
+    def insert_rows(self, batch_id: UUID, rows: Iterable[tuple[int, str]]) -> None:
+        """
+        Insert rows given as (line, input as JSON text); the other columns take their defaults.
+
+        The rows must not ask the same connection for anything.
+        """
         with self.connection.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO alya_batchrows (batch_id, line, input) VALUES (%s, %s, %s)",

@@ -85,11 +85,12 @@ class ChunkRunner:
     def _in_flushes(self, rows: Iterator[Processed]) -> Iterator[tuple[list[Processed], float]]:
         """Yield the processed rows in what is to be recorded together, with the seconds it took."""
         done: list[Processed] = []
+        flush_seconds = settings.FLUSH_SECONDS
         started = time.monotonic()
         for processed in rows:
             done.append(processed)
             seconds = time.monotonic() - started
-            if seconds >= settings.FLUSH_SECONDS or self._is_stopping():
+            if seconds >= flush_seconds or self._is_stopping():
                 yield done, seconds
                 done = []
                 started = time.monotonic()

@@ -53,7 +53,7 @@ class Finisher:
 
     def finish(self, batch_id: UUID) -> bool:
         """Finish a batch if all its rows have ended and nobody else is at it; return whether it did."""
-        if not Batch.objects.primary().filter(pk=batch_id).complete():
+        if not Batch.objects.primary().filter(pk=batch_id).complete().exists():
             return False
         finisher = uuid4()
         with self._store.transaction():
@@ -178,8 +178,7 @@ class Finisher:
     def _call(self, registration: Registration, batch: Batch, block: Any) -> str:
         """Call ``mark_done`` and return its traceback, empty if all went well."""
         try:
-            with self._store.savepoint_if_nested():
-                registration.mark_done(batch.details(init_block=block))
+            self._store.guarded(registration.mark_done)(batch.details(init_block=block))
         except Exception as error:
             logger.exception("mark_done of %s failed.", batch.pk)
             self._on_error(error)

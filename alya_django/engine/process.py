@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from django.core.files.base import File
 
 from alya_django.answers import ErrorMessage
 from alya_django.conf import settings
 from alya_django.db import RowEnding
-from alya_django.engine.claim import Chunk, ClaimedRow
+from alya_django.engine.claim import Chunk
 from alya_django.exceptions import InvalidInput
 from alya_django.models import Batch, database
 from alya_django.processors import QueryResult, Row, RowFailed, RowResult
@@ -28,8 +29,7 @@ ANSWERS: dict[Kind, type[RowResult] | type[QueryResult]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Processed:
+class Processed(NamedTuple):
     """
     How the processing of a row ended.
 
@@ -39,7 +39,7 @@ class Processed:
 
     ending: RowEnding
     error: Exception | None = None
-    output_files: Mapping[str, File[Any] | str] = field(default_factory=dict)
+    output_files: Mapping[str, File[Any] | str] = MappingProxyType({})
 
 
 def engine_message(msgid: int, errcode: str, text: str) -> ErrorMessage:
@@ -55,31 +55,27 @@ def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[
     An exception fails its row alone. ``logical_names`` are the output files that the batch has so far; new ones
     are added to it.
     """
-    batch = chunk.batch
-    store, method = database(), chunk.registration.method
-    shared = {
-        "batch_id": batch.pk,
-        "app": batch.app,
-        "op": batch.op,
-        "context": batch.context,
-        "init_block": init_block,
-        "is_aborted": _abort_probe(batch),
-    }
-
-    def run(claimed: ClaimedRow) -> Any:
-        row = Row(
-            line=claimed.line,
-            input=json.loads(claimed.input),
-            attempt=claimed.attempt,
-            key=f"{batch.root_batch_id}:{claimed.line}",
-            **shared,
-        )
-        with store.savepoint_if_nested():
-            return method(row)
-
+    batch, kind = chunk.batch, chunk.registration.kind
+    run = database().guarded(chunk.registration.method)
+    make_row = partial(
+        Row,
+        batch_id=batch.pk,
+        app=batch.app,
+        op=batch.op,
+        context=batch.context,
+        init_block=init_block,
+        is_aborted=_abort_probe(batch),
+    )
+    root = f"{batch.root_batch_id}:"
     for claimed in chunk.rows:
         try:
-            processed = _ended(claimed.id, _answer(chunk.registration.kind, run(claimed)), logical_names)
+            row = make_row(
+                line=claimed.line,
+                input=json.loads(claimed.input),
+                attempt=claimed.attempt,
+                key=f"{root}{claimed.line}",
+            )
+            processed = _ended(claimed.id, kind, run(row), logical_names)
         except MemoryError:
             raise
         except Exception as error:
@@ -98,30 +94,26 @@ def raised(row_id: int, error: Exception) -> Processed:
     return Processed(RowEnding(row_id, Status.FAILED, None, _messages((message,)), None), error)
 
 
-def _answer(kind: Kind, returned: Any) -> RowResult | QueryResult:
-    """Return what the processor returned in its full form; raise TypeError or ValueError if it has none."""
-    expected = ANSWERS[kind]
+def _ended(row_id: int, kind: Kind, returned: Any, logical_names: set[str]) -> Processed:
+    """Return the ending that a processor's answer makes; raise for an answer that is none."""
     if not isinstance(returned, RowResult | QueryResult):
-        return expected.success(returned)
-    if not isinstance(returned, expected):
+        return Processed(RowEnding(row_id, Status.SUCCESS, _result_text(returned), None, None))
+    if not isinstance(returned, ANSWERS[kind]):
         raise TypeError(f"A {kind.label} processor returned a {type(returned).__name__}.")
     if returned.status not in (Status.SUCCESS, Status.FAILED):
         raise ValueError(f"A processor returned the status {returned.status!r}, not success or failed.")
-    return returned
+    status = Status(returned.status)
+    is_empty = returned.result is None and status is Status.FAILED
+    result = None if is_empty else _result_text(returned.result)
+    messages = _messages(returned.messages)
+    if isinstance(returned, QueryResult):
+        ending = RowEnding(row_id, status, result, messages, None)
+        return Processed(ending, output_files=_checked_files(returned.output_files))
+    return Processed(RowEnding(row_id, status, result, messages, _output_lines(returned.output_lines, logical_names)))
 
 
-def _ended(row_id: int, answer: RowResult | QueryResult, logical_names: set[str]) -> Processed:
-    status = Status(answer.status)
-    result = answer.result
-    if result is None and status is Status.SUCCESS:
-        result = {}
-    text = None if result is None else encode_json(result, "result")
-    messages = _messages(answer.messages)
-    if isinstance(answer, QueryResult):
-        ending = RowEnding(row_id, status, text, messages, None)
-        return Processed(ending, output_files=_checked_files(answer.output_files))
-    lines = _output_lines(answer.output_lines, logical_names) if answer.output_lines else None
-    return Processed(RowEnding(row_id, status, text, messages, lines))
+def _result_text(result: Any) -> str:
+    return "{}" if result is None else encode_json(result, "result")
 
 
 def _description(error: Exception) -> str:
