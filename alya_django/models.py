@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from django.db import models, router
@@ -136,12 +137,20 @@ class Batch(models.Model):
         """The first batch of a line of retries: itself, unless it is a child."""
         return self.root_id or self.id
 
-    def counts(self) -> dict[str, int]:
-        """Return nsuccess, nfailed and naborted; of an unfinished batch, as far as it has come."""
+    def counts(self, slots: Iterable[BatchProgress] | None = None) -> dict[str, int]:
+        """
+        Return nsuccess, nfailed and naborted; of an unfinished batch, as far as it has come.
+
+        Who lists many batches has fetched their slots at once; else they are asked where the batch came from.
+        """
         if self.nsuccess is not None:
             return {"nsuccess": self.nsuccess, "nfailed": self.nfailed or 0, "naborted": self.naborted or 0}
-        nsuccess, nfailed = self.progress.using(self._state.db).total()
-        return {"nsuccess": nsuccess, "nfailed": nfailed, "naborted": 0}
+        slots = list(self.progress.using(self._state.db) if slots is None else slots)
+        return {
+            "nsuccess": sum(slot.nsuccess for slot in slots),
+            "nfailed": sum(slot.nfailed for slot in slots),
+            "naborted": 0,
+        }
 
     def summary(self) -> Summary:
         """Return the batch in figures."""

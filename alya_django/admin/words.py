@@ -44,7 +44,7 @@ def row_state(row: BatchRow) -> str:
 
 def progress(batch: Batch) -> str:
     """Return how far a batch has come; of an unfinished one, by the sum of its progress slots."""
-    nsuccess, nfailed, naborted = _counts(batch)
+    nsuccess, nfailed, naborted = batch.counts(batch.progress.all()).values()
     ended = nsuccess + nfailed + naborted
     figures = [
         _("%(share)s %%") % {"share": _share(ended, batch.nrows)},
@@ -95,14 +95,6 @@ def json_text(value: JSON) -> str:
         "size": number(len(whole)),
     }
     return format_html("{}<p>{}</p>", area, cut)
-
-
-def _counts(batch: Batch) -> tuple[int, int, int]:
-    if batch.nsuccess is not None:
-        return batch.nsuccess, batch.nfailed or 0, batch.naborted or 0
-    # Added up here, and not by Batch.counts(): a list has fetched the slots of all its batches in one query.
-    slots = batch.progress.all()
-    return sum(slot.nsuccess for slot in slots), sum(slot.nfailed for slot in slots), 0
 
 
 def _share(ended: int, nrows: int) -> str:
