@@ -7,20 +7,39 @@ from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
 from django.core.files.base import File
 
-from alya_django import lifecycle, outputs, status_cache
-from alya_django.answers import BatchResult, RowOutcome, Summary
+from alya_django import lifecycle, status_cache
+from alya_django.answers import BatchDetails, BatchResult, RowOutcome, Summary
 from alya_django.exceptions import InvalidInput, InvalidState, NotFound
 from alya_django.models import Batch, BatchRow, database
 from alya_django.processors import BatchInput
+from alya_django.querysets import BatchRowQuerySet
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, check_id, check_line, check_text
 
 PAGE_ROWS = 2_000
 WEIGHT_MAX = 1_000
 
-__all__ = ["abort", "append", "iter_rows", "line", "open_output", "release", "result", "status", "submit"]
+__all__ = [
+    "aabort",
+    "abort",
+    "append",
+    "aresult",
+    "astatus",
+    "asubmit",
+    "children",
+    "iter_rows",
+    "line",
+    "open_output",
+    "recent",
+    "release",
+    "result",
+    "retry",
+    "status",
+    "submit",
+]
 
 
 def submit(
@@ -32,6 +51,7 @@ def submit(
     wait: bool = False,
     input_file: str = "",
     requested_by: str = "",
+    unique_key: str | None = None,
     weight: float = 1.0,
 ) -> UUID:
     """
@@ -45,6 +65,8 @@ def submit(
         context: A JSON object that every row's processor and ``mark_done`` get.
         wait: Keep the batch back until ``release``; until then rows can be appended.
         input_file: The name of the file the rows came from.
+        unique_key: Where the app and op have a batch with this key already, its id is returned and nothing is
+            stored: a submit that may be repeated.
         weight: The batch's share of the workers beside others', above 0, at most 1000.
 
     Raises:
@@ -60,16 +82,11 @@ def submit(
         context=context,
         status=Status.WAIT if wait else Status.QUEUED,
         requested_by=requested_by,
+        unique_key=unique_key,
         input_file=check_text(input_file, "input_file"),
         weight=_check_weight(weight),
     )
-    store = database()
-    with store.transaction():
-        batch.save(using=store.alias, force_insert=True)
-        nrows = lifecycle.insert_rows(batch.id, rows)
-        Batch.objects.primary().filter(pk=batch.id).update(nrows=nrows)
-        lifecycle.announce(batch)
-    return batch.id
+    return lifecycle.store(batch, lambda stored: _set_nrows(stored, lifecycle.insert_rows(stored.id, rows)))
 
 
 def append(batch_id: UUID | str, rows: Iterable[JSON | BatchInput], *, wait: bool = True) -> int:
@@ -175,10 +192,7 @@ def open_output(batch_id: UUID | str, name: str) -> File[Any]:
     Raises:
         NotFound: The batch has no output file of this logical name, or none yet.
     """
-    output_files = lifecycle.read_summary(check_id(batch_id), Kind.BATCH, is_fresh=True).output_files
-    if name not in output_files:
-        raise NotFound(f"The batch {batch_id} has no output file {name!r}.")
-    return outputs.storage().open(output_files[name], "rb")
+    return lifecycle.open_output(batch_id, Kind.BATCH, name)
 
 
 def abort(batch_id: UUID | str) -> Summary:
@@ -193,6 +207,96 @@ def abort(batch_id: UUID | str) -> Summary:
     Source: Alya BatchAbort.
     """
     return lifecycle.abort(batch_id, Kind.BATCH)
+
+
+def retry(batch_id: UUID | str, *, lines: Iterable[int] | None = None, wait: bool = False) -> UUID:
+    """
+    Submit a batch's failed and aborted rows again, as a child batch, and return its id.
+
+    Lines and inputs are the parent's, and so is ``Row.key``. A line that another retry has in hand, or has brought to
+    success, is not taken again.
+
+    Args:
+        lines: Only these lines of the parent.
+        wait: Keep the child back until ``release``.
+
+    Raises:
+        InvalidState: The batch has not ended, or has no row to retry; carries its status.
+        InvalidInput: One of ``lines`` cannot be retried; names it.
+    """
+    batch_id = check_id(batch_id)
+    with database().transaction():
+        parent = Batch.objects.primary().find(batch_id, Kind.BATCH)
+        # The oldest first: two retries anywhere in a family wait for each other there.
+        list(Batch.objects.primary().filter(pk__in=[parent.root_batch_id, batch_id]).order_by("requested_at").locked())
+        parent = Batch.objects.primary().find(batch_id, Kind.BATCH)
+        if not Status(parent.status).is_final:
+            raise _wrong_state(parent, "has not ended")
+        rows = BatchRow.objects.primary().to_retry(parent)
+        if lines is not None:
+            rows = _only_lines(rows, lines)
+        return lifecycle.store(_child_of(parent, wait=wait), lambda child: _copy_rows(parent, rows, child))
+
+
+def children(batch_id: UUID | str) -> list[UUID]:
+    """Return the batches that ``retry`` made of this one, oldest first."""
+    batch = Batch.objects.primary().find(check_id(batch_id), Kind.BATCH)
+    made = Batch.objects.primary().filter(parent=batch.id).order_by("requested_at", "id")
+    return list(made.values_list("id", flat=True))
+
+
+def recent(app: str, op: str | None = None, *, days: int, limit: int | None = None) -> list[BatchDetails]:
+    """
+    Return the batches of an app, and op, requested within so many times 24 hours, latest first.
+
+    Raises:
+        InvalidInput: ``days`` or ``limit`` is below 1.
+
+    Source: Alya's list of batches.
+    """
+    return lifecycle.recent(Kind.BATCH, app, op, days=days, limit=limit)
+
+
+asubmit = sync_to_async(submit)
+aresult = sync_to_async(result)
+astatus = sync_to_async(status)
+aabort = sync_to_async(abort)
+
+
+def _child_of(parent: Batch, *, wait: bool) -> Batch:
+    return lifecycle.new_batch(
+        Kind.BATCH,
+        parent.app,
+        parent.op,
+        context=parent.context,
+        status=Status.WAIT if wait else Status.QUEUED,
+        requested_by=parent.requested_by,
+        unique_key=None,
+        input_file=parent.input_file,
+        weight=parent.weight,
+        parent=parent,
+        root_id=parent.root_batch_id,
+    )
+
+
+def _copy_rows(parent: Batch, rows: BatchRowQuerySet, child: Batch) -> None:
+    nrows = database().copy_rows(child.id, rows)
+    if not nrows:
+        raise _wrong_state(parent, "has no row to retry")
+    _set_nrows(child, nrows)
+
+
+def _set_nrows(batch: Batch, nrows: int) -> None:
+    Batch.objects.primary().filter(pk=batch.id).update(nrows=nrows)
+
+
+def _only_lines(rows: BatchRowQuerySet, lines: Iterable[int]) -> BatchRowQuerySet:
+    """Narrow rows to lines; raise InvalidInput for the first line that is not among them."""
+    wanted = {check_line(line) for line in lines}
+    missing = wanted - set(rows.filter(line__in=wanted).values_list("line", flat=True))
+    if missing:
+        raise InvalidInput("there is no such row to retry.", line=min(missing))
+    return rows.filter(line__in=wanted)
 
 
 def _check_weight(weight: float) -> float:

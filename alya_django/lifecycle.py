@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
+from django.core.files.base import File
 from django.db import IntegrityError
+from django.db.models import Prefetch
 from django.db.models.functions import Now
 
-from alya_django import signals, status_cache
-from alya_django.answers import Summary
+from alya_django import outputs, signals, status_cache
+from alya_django.answers import BatchDetails, Summary
 from alya_django.conf import settings
-from alya_django.exceptions import AlreadyDone, InvalidInput
-from alya_django.models import Batch, BatchRow, database
+from alya_django.exceptions import AlreadyDone, InvalidInput, NotFound
+from alya_django.models import Batch, BatchProgress, BatchRow, database
 from alya_django.processors import BatchInput
 from alya_django.status import Kind, Status
 from alya_django.validation import (
@@ -29,13 +31,24 @@ from alya_django.validation import (
 )
 
 BLOCK_ROWS = 5_000
+COUNT_MAX = 100_000
 
 
 def new_batch(
-    kind: Kind, app: str, op: str, *, context: JSON, status: Status, requested_by: str, **fields: Any
+    kind: Kind,
+    app: str,
+    op: str,
+    *,
+    context: JSON,
+    status: Status,
+    requested_by: str,
+    unique_key: str | None,
+    **fields: Any,
 ) -> Batch:
     """Return a checked batch that is not yet stored."""
     encode_object(context, "context")
+    if unique_key is not None and not check_text(unique_key, "unique_key"):
+        raise InvalidInput("is empty; None is no key.", field="unique_key")
     return Batch(
         kind=kind,
         app=fold_name(app, "app"),
@@ -43,15 +56,33 @@ def new_batch(
         context=context or {},
         status=status,
         requested_by=check_text(requested_by, "requested_by"),
+        unique_key=unique_key,
         **fields,
     )
 
 
-def announce(batch: Batch) -> None:
-    """Tell the project, once it is committed, that a batch was submitted."""
-    database().after_commit(
-        lambda: _send(signals.batch_submitted, batch_id=batch.id, app=batch.app, op=batch.op, kind=Kind(batch.kind))
-    )
+def store(batch: Batch, insert: Callable[[Batch], None]) -> UUID:
+    """
+    Store a new batch and what ``insert`` gives it, and return its id.
+
+    Where the app and op have a batch of the same unique key already, its id is returned and nothing is stored.
+    """
+    tables = database()
+    with tables.transaction():
+        try:
+            with tables.transaction():
+                batch.save(using=tables.alias, force_insert=True)
+        except IntegrityError:
+            if batch.unique_key is None:
+                raise
+            return _earlier(batch)
+        insert(batch)
+        tables.after_commit(
+            lambda: _send(
+                signals.batch_submitted, batch_id=batch.id, app=batch.app, op=batch.op, kind=Kind(batch.kind)
+            )
+        )
+    return batch.id
 
 
 def insert_rows(batch_id: UUID, rows: Iterable[JSON | BatchInput], *, last_line: int = 0, present: int = 0) -> int:
@@ -87,6 +118,27 @@ def read_summary(batch_id: UUID, kind: Kind, *, is_fresh: bool = False) -> Summa
     return summary
 
 
+def open_output(batch_id: UUID | str, kind: Kind, name: str) -> File[Any]:
+    """Open an output file of a finished batch; raise NotFound if there is none of this name."""
+    output_files = read_summary(check_id(batch_id), kind, is_fresh=True).output_files
+    if name not in output_files:
+        raise NotFound(f"The {kind.label} {batch_id} has no output file {name!r}.")
+    return outputs.storage().open(output_files[name], "rb")
+
+
+def recent(kind: Kind, app: str, op: str | None, *, days: int, limit: int | None) -> list[BatchDetails]:
+    """Return the batches of an app requested within so many days, latest first."""
+    batches = Batch.objects.primary().filter(kind=kind, app=fold_name(app, "app"))
+    if op is not None:
+        batches = batches.filter(op=fold_name(op, "op"))
+    _check_count(days, "days")
+    slots = Prefetch("progress", queryset=BatchProgress.objects.primary())
+    found = batches.since(days).prefetch_related(slots)
+    if limit is not None:
+        found = found[: _check_count(limit, "limit")]
+    return [batch.details(slots=batch.progress.all()) for batch in found]
+
+
 def abort(batch_id: UUID | str, kind: Kind) -> Summary:
     """
     Stop a batch for good: end its pending rows as aborted, and with them the batch.
@@ -95,9 +147,9 @@ def abort(batch_id: UUID | str, kind: Kind) -> Summary:
         AlreadyDone: The batch has ended otherwise, or its rows have and a worker is about to end it.
     """
     batch_id = check_id(batch_id)
-    store = database()
-    with store.transaction():
-        store.shut(batch_id)
+    tables = database()
+    with tables.transaction():
+        tables.shut(batch_id)
         batches = Batch.objects.primary()
         batch = batches.lock(batch_id, kind)
         if batch.status == Status.ABORTED:
@@ -110,7 +162,7 @@ def abort(batch_id: UUID | str, kind: Kind) -> Summary:
         )
         batch = batches.find(batch_id, kind)
         status_cache.drop(batch_id)
-        store.after_commit(lambda: tell_finished(batch))
+        tables.after_commit(lambda: tell_finished(batch))
     return batch.summary()
 
 
@@ -133,15 +185,26 @@ def _number(rows: list[JSON | BatchInput], last_line: int) -> Iterator[tuple[int
     check_line(last_line)
 
 
+def _earlier(batch: Batch) -> UUID:
+    """Return the id of the batch that has a batch's unique key; raise InvalidInput if it is of the other kind."""
+    same = Batch.objects.primary().filter(app=batch.app, op=batch.op, unique_key=batch.unique_key)
+    earlier = same.get()
+    if earlier.kind != batch.kind:
+        raise InvalidInput(
+            f"{batch.unique_key!r} is the key of a {Kind(earlier.kind).label} already.", field="unique_key"
+        )
+    return earlier.id
+
+
 def _insert_block(batch_id: UUID, rows: list[tuple[int, JSON]]) -> None:
     lines = [line for line, _ in rows]
     if len(set(lines)) < len(lines):
         raise _duplicate(next(line for line, times in Counter(lines).items() if times > 1))
-    store = database()
+    tables = database()
     try:
-        with store.transaction():
+        with tables.transaction():
             # Encoded while the database stores what came before.
-            store.insert_rows(batch_id, ((line, _encode_input(line, value)) for line, value in rows))
+            tables.insert_rows(batch_id, ((line, _encode_input(line, value)) for line, value in rows))
     except IntegrityError:
         present = BatchRow.objects.primary().filter(batch=batch_id, line__in=lines)
         earlier = present.order_by("line").values_list("line", flat=True).first()
@@ -156,6 +219,12 @@ def _encode_input(line: int, value: JSON) -> str:
 
 def _duplicate(line: int) -> InvalidInput:
     return InvalidInput("the batch has this line twice.", line=line)
+
+
+def _check_count(value: int, field: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= COUNT_MAX:
+        raise InvalidInput(f"must be a whole number from 1 to {COUNT_MAX}, not {value!r}.", field=field)
+    return value
 
 
 def _ended_summary(batch: Batch) -> Summary:

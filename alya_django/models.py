@@ -164,7 +164,7 @@ class Batch(models.Model):
             **self.counts(),
         )
 
-    def details(self, *, init_block: Any = None) -> BatchDetails:
+    def details(self, *, init_block: Any = None, slots: Iterable[BatchProgress] | None = None) -> BatchDetails:
         """Return all that is kept of the batch but its rows."""
         return BatchDetails(
             id=self.id,
@@ -182,7 +182,7 @@ class Batch(models.Model):
             output_files=self.output_files,
             parent=self.parent_id,
             init_block=init_block,
-            **self.counts(),
+            **self.counts(slots),
         )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 from django.db import router, transaction
-from django.db.models import F, Model, Q, QuerySet, Subquery, Sum, Value
+from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Coalesce, Greatest, Now
 
 from alya_django.exceptions import NotFound, WrongType
@@ -45,6 +45,14 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         """Running batches whose rows have all ended, which somebody must finish."""
         ended = Sum(F("progress__nsuccess") + F("progress__nfailed"))
         return self.filter(status=Status.IN_PROGRESS).annotate(ended=ended).filter(ended=F("nrows"))
+
+    def family_of(self, batch: Batch) -> BatchQuerySet:
+        """A batch's first ancestor and all that came of it by retry."""
+        return self.filter(Q(pk=batch.root_batch_id) | Q(root=batch.root_batch_id))
+
+    def since(self, days: int) -> BatchQuerySet:
+        """Batches requested within so many times 24 hours, latest first."""
+        return self.filter(requested_at__gte=Now() - timedelta(days=days)).order_by("-requested_at", "id")
 
     def not_marked_done(self) -> BatchQuerySet:
         """Finished batches whose ``mark_done`` nobody has seen to the end."""
@@ -132,6 +140,15 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
     def due(self) -> BatchRowQuerySet:
         """Rows that were requeued and may be claimed again by now."""
         return self.filter(status=Status.QUEUED, retry_at__lte=Now())
+
+    def to_retry(self, batch: Batch) -> BatchRowQuerySet:
+        """A batch's failed and aborted rows whose lines no retry has in hand or has brought to success."""
+        retried = self.model._default_manager.using(self.db).filter(
+            batch__in=batch.__class__._default_manager.using(self.db).family_of(batch),
+            line=OuterRef("line"),
+            status__in=[Status.SUCCESS, *PENDING],
+        )
+        return self.filter(~Exists(retried), batch=batch.pk, status__in=[Status.FAILED, Status.ABORTED])
 
     def unclaimed_or(self, claim: int | None) -> BatchRowQuerySet:
         """Queued rows, and those that a claim holds."""

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
+from django.core.files.base import File
+
 from alya_django import lifecycle
-from alya_django.answers import QueryAnswer, Summary
+from alya_django.answers import BatchDetails, QueryAnswer, Summary
 from alya_django.models import BatchRow, database
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, check_id, encode_json
 
-__all__ = ["abort", "result", "submit"]
+__all__ = ["aabort", "abort", "aresult", "asubmit", "open_output", "recent", "result", "submit"]
 
 LINE = 0
 
 
-def submit(app: str, op: str, input: JSON, *, context: dict[str, JSON] | None = None, requested_by: str = "") -> UUID:
+def submit(
+    app: str,
+    op: str,
+    input: JSON,
+    *,
+    context: dict[str, JSON] | None = None,
+    requested_by: str = "",
+    unique_key: str | None = None,
+) -> UUID:
     """
     Store a slow query and return its id.
 
     Args:
         input: A JSON value; None means ``{}``.
         context: A JSON object that the processor and ``mark_done`` get.
+        unique_key: Where the app and op have a slow query with this key already, its id is returned and nothing is
+            stored.
 
     Raises:
         InvalidInput: A name or text that cannot be one, or a value that JSON cannot hold.
@@ -29,15 +43,17 @@ def submit(app: str, op: str, input: JSON, *, context: dict[str, JSON] | None = 
     Source: Alya SlowQuerySubmit.
     """
     query = lifecycle.new_batch(
-        Kind.SLOW_QUERY, app, op, context=context, status=Status.QUEUED, requested_by=requested_by, nrows=1
+        Kind.SLOW_QUERY,
+        app,
+        op,
+        context=context,
+        status=Status.QUEUED,
+        requested_by=requested_by,
+        unique_key=unique_key,
+        nrows=1,
     )
     text = encode_json({} if input is None else input, "input")
-    store = database()
-    with store.transaction():
-        query.save(using=store.alias, force_insert=True)
-        store.insert_rows(query.id, [(LINE, text)])
-        lifecycle.announce(query)
-    return query.id
+    return lifecycle.store(query, lambda stored: database().insert_rows(stored.id, [(LINE, text)]))
 
 
 def result(query_id: UUID | str) -> QueryAnswer:
@@ -69,3 +85,23 @@ def abort(query_id: UUID | str) -> Summary:
     Source: Alya SlowQueryAbort.
     """
     return lifecycle.abort(query_id, Kind.SLOW_QUERY)
+
+
+def recent(app: str, op: str | None = None, *, days: int, limit: int | None = None) -> list[BatchDetails]:
+    """Return the slow queries of an app, and op, requested within so many times 24 hours, latest first."""
+    return lifecycle.recent(Kind.SLOW_QUERY, app, op, days=days, limit=limit)
+
+
+def open_output(query_id: UUID | str, name: str) -> File[Any]:
+    """
+    Open an output file of a slow query to be read as a stream; the caller closes it.
+
+    Raises:
+        NotFound: The query has no output file of this logical name, or none yet.
+    """
+    return lifecycle.open_output(query_id, Kind.SLOW_QUERY, name)
+
+
+asubmit = sync_to_async(submit)
+aresult = sync_to_async(result)
+aabort = sync_to_async(abort)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import QuerySet, UUIDField, Value
 
 from alya_django.status import Status
 
@@ -76,6 +77,14 @@ class Database:
                 "INSERT INTO alya_batchrows (batch_id, line, input) VALUES (%s, %s, %s)",
                 [(batch_id.hex, line, text) for line, text in rows],
             )
+
+    def copy_rows(self, batch_id: UUID, rows: QuerySet[Any]) -> int:
+        """Give a batch the lines and inputs of rows of others, as they are stored, and return how many."""
+        chosen = rows.values_list(Value(batch_id, output_field=UUIDField()), "line", "input")
+        select, parameters = chosen.query.get_compiler(self.alias).as_sql()
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"INSERT INTO alya_batchrows (batch_id, line, input) {select}", parameters)
+            return int(cursor.rowcount)
 
     def record_rows(self, claim: int, endings: Sequence[RowEnding]) -> set[int]:
         """
