@@ -86,12 +86,17 @@ class Summary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowOutcome:
-    """What became of one row; ``result`` and ``messages`` are empty until it has ended."""
+    """
+    What became of one row; ``result``, ``messages`` and ``output_lines`` are empty until it has ended.
+
+    ``output_lines`` maps a file's logical name to the text that the row gave to it.
+    """
 
     line: int
     status: Status
     result: JSON
     messages: tuple[ErrorMessage, ...]
+    output_lines: Mapping[str, str]
     attempts: int
     done_by: str
     requested_at: datetime

@@ -8,3 +8,8 @@ class AlyaConfig(AppConfig):
     name = "alya_django"
     verbose_name = _("Batches")
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from alya_django.checks import register_checks
+
+        register_checks()

@@ -165,7 +165,7 @@ def iter_rows(batch_id: UUID | str, *, status: Status | None = None, after_line:
         after_line: Only rows after this line.
     """
     batch = Batch.objects.primary().find(check_id(batch_id), Kind.BATCH)
-    rows = BatchRow.objects.primary().filter(batch=batch.id).defer("input", "output_lines")
+    rows = BatchRow.objects.primary().filter(batch=batch.id).defer("input")
     if status is not None:
         rows = rows.filter(status=_check_status(status))
     return _pages(rows.order_by("line"), after_line)
@@ -293,6 +293,8 @@ def _set_nrows(batch: Batch, nrows: int) -> None:
 def _only_lines(rows: BatchRowQuerySet, lines: Iterable[int]) -> BatchRowQuerySet:
     """Narrow rows to lines; raise InvalidInput for the first line that is not among them."""
     wanted = {check_line(line) for line in lines}
+    if not wanted:
+        raise InvalidInput("is empty: there must be a line.", field="lines")
     missing = wanted - set(rows.filter(line__in=wanted).values_list("line", flat=True))
     if missing:
         raise InvalidInput("there is no such row to retry.", line=min(missing))

@@ -270,6 +270,7 @@ class BatchRow(models.Model):
             status=Status(self.status),
             result=self.result,
             messages=tuple(map(ErrorMessage.from_json, self.messages or ())),
+            output_lines=self.output_lines or {},
             attempts=self.attempts,
             done_by=self.done_by or "",
             requested_at=self.requested_at,

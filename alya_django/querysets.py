@@ -11,6 +11,7 @@ from django.db import router, transaction
 from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.functions import Coalesce, Greatest, Now
 
+from alya_django.conf import settings
 from alya_django.exceptions import NotFound, WrongType
 from alya_django.status import FINAL, PENDING, Kind, Status
 
@@ -21,7 +22,6 @@ Op = tuple[str, str, str]
 """A kind, an app and an op."""
 # A smaller weight counts as this: what is divided by nearly nothing no database can hold.
 WEIGHT_MIN = 1e-6
-SILENCE_MAX = timedelta(days=1)
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
@@ -233,8 +233,8 @@ class WorkerQuerySet(PrimaryQuerySet["Worker"]):
         return self.update(heartbeat=Now(), rate=rate)
 
     def alive(self) -> WorkerQuerySet:
-        """Workers that were heard of lately; a long row silences one, since it beats between chunks."""
-        return self.filter(heartbeat__gte=Now() - SILENCE_MAX)
+        """Workers that were heard of within WORKER_TTL_SECONDS."""
+        return self.filter(heartbeat__gte=Now() - timedelta(seconds=settings.WORKER_TTL_SECONDS))
 
     def ops(self) -> set[Op]:
         """Return what some worker serves."""

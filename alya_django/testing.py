@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from django.utils import timezone
+
+from alya_django import lifecycle
+from alya_django.answers import RowOutcome
+from alya_django.engine.claim import Chunk, ClaimedRow
+from alya_django.engine.init_blocks import InitBlocks, InitFailed
+from alya_django.engine.process import process
 from alya_django.engine.worker import Worker
-from alya_django.registry import registry
+from alya_django.exceptions import NotFound
+from alya_django.models import BatchRow
+from alya_django.registry import Registration, registry
+from alya_django.status import Kind, Status
+from alya_django.validation import JSON, encode_json, fold_name
+
+__all__ = ["drain", "isolated_registry", "process_row"]
 
 
 def drain(*, app: str | None = None, op: str | None = None, raise_errors: bool = True) -> int:
@@ -26,8 +40,75 @@ def drain(*, app: str | None = None, op: str | None = None, raise_errors: bool =
     return rows
 
 
+def process_row(
+    app: str,
+    op: str,
+    input: JSON,
+    *,
+    line: int = 1,
+    context: dict[str, JSON] | None = None,
+    raise_errors: bool = True,
+) -> RowOutcome:
+    """
+    Run one row through the registered processor, with an init block of its own, and return what would be stored.
+
+    Nothing is stored: unless the processor itself asks the database, none is needed.
+
+    Args:
+        line: 0 asks the slow-query processor of the app and op, another number the batch processor.
+        raise_errors: Raise an exception of the processor or the initializer; RowFailed is none. False returns the
+            failure that it makes of the row.
+
+    Raises:
+        NotFound: No such processor is registered.
+        InvalidInput: A value that JSON cannot hold.
+    """
+    registration = _find(Kind.BATCH if line else Kind.SLOW_QUERY, app, op)
+    batch = lifecycle.new_batch(
+        registration.kind,
+        app,
+        op,
+        context=context,
+        status=Status.IN_PROGRESS,
+        requested_by="",
+        unique_key=None,
+    )
+    text = "{}" if input is None else encode_json(input, "input", line=line)
+    chunk = Chunk(0, batch, registration, [ClaimedRow(0, line, text, 1)])
+    blocks = InitBlocks()
+    claimed_at = timezone.now()
+    try:
+        (processed,) = process(chunk, blocks.get(registration.app), set())
+    except InitFailed as failure:
+        raise failure.cause from None
+    finally:
+        blocks.close()
+    if raise_errors and processed.error is not None:
+        raise processed.error
+    ending = processed.ending
+    result, messages, output_lines = (None if text is None else json.loads(text) for text in ending[2:])
+    return BatchRow(
+        line=line,
+        status=ending.status,
+        result=result,
+        messages=messages,
+        output_lines=output_lines,
+        attempts=1,
+        requested_at=claimed_at,
+        claimed_at=claimed_at,
+        done_at=timezone.now(),
+    ).outcome()
+
+
 @contextmanager
 def isolated_registry() -> Iterator[None]:
     """Begin with an empty registry, and have the project's own back afterwards; also a decorator."""
     with registry.isolated():
         yield
+
+
+def _find(kind: Kind, app: str, op: str) -> Registration:
+    registration = registry.find(kind, fold_name(app, "app"), fold_name(op, "op"))
+    if registration is None:
+        raise NotFound(f"There is no {kind.label} processor for app {app!r} and op {op!r}.")
+    return registration

@@ -1,11 +1,23 @@
 from __future__ import annotations
 
 import pytest
-from django.test import TestCase
+from django.test import TestCase, TransactionTestCase
 
-from alya_django import RowFailed, Status, batches, register_batch_processor, registry
-from alya_django.testing import drain, isolated_registry
-from tests.processors import broken, echo
+from alya_django import (
+    ErrorMessage,
+    InvalidInput,
+    NotFound,
+    RowFailed,
+    RowResult,
+    Status,
+    batches,
+    register_batch_processor,
+    register_initializer,
+    register_slow_query_processor,
+    registry,
+)
+from alya_django.testing import drain, isolated_registry, process_row
+from tests.processors import CountingInitializer, Recording, broken, echo
 
 
 @pytest.mark.django_db
@@ -38,6 +50,17 @@ class DrainTests:
 
 
 @pytest.mark.sqlite
+class DrainBesideTests(TransactionTestCase):
+    @isolated_registry()
+    def test_works_in_a_transaction_test_case(self) -> None:
+        """Where the test has no transaction, everything is committed as in production."""
+        register_batch_processor("app", "op", echo)
+        batch_id = batches.submit("app", "op", [1])
+        assert drain() == 1
+        assert batches.status(batch_id).status is Status.SUCCESS
+
+
+@pytest.mark.sqlite
 class DrainInsideTests(TestCase):
     @isolated_registry()
     def test_works_inside_a_test_case(self) -> None:
@@ -46,6 +69,73 @@ class DrainInsideTests(TestCase):
         batch_id = batches.submit("app", "op", [1])
         assert drain() == 1
         assert batches.status(batch_id).status is Status.SUCCESS
+
+
+@pytest.mark.usefixtures("registry")
+class ProcessRowTests:
+    def test_returns_what_would_be_stored(self) -> None:
+        """The outcome of a row, without a database."""
+        register_batch_processor(
+            "app", "op", lambda row: RowResult.success({"n": row.input["n"] + 1}, output_lines={"a.csv": "x", "b": ""})
+        )
+        outcome = process_row("App", "op", {"n": 1})
+        assert (outcome.line, outcome.status, outcome.result) == (1, Status.SUCCESS, {"n": 2})
+        assert (outcome.messages, outcome.output_lines, outcome.attempts) == ((), {"a.csv": "x"}, 1)
+        assert outcome.requested_at <= outcome.claimed_at <= outcome.done_at
+
+    def test_gives_the_processor_its_line_context_and_block(self) -> None:
+        """The row is as a worker would make it, with a block that is closed afterwards."""
+        initializer, recording = CountingInitializer(), Recording()
+        register_initializer("app", initializer)
+        register_batch_processor("app", "op", recording)
+        process_row("app", "op", None, line=7, context={"who": "me"})
+        (row,) = recording.rows
+        assert (row.line, row.input, row.context, row.attempt) == (7, {}, {"who": "me"}, 1)
+        assert row.init_block is initializer.blocks[0]
+        assert initializer.blocks[0].closed == 1
+
+    def test_line_0_asks_the_slow_query_processor(self) -> None:
+        """One app and op may have both kinds."""
+        register_batch_processor("app", "op", lambda row: "batch")
+        register_slow_query_processor("app", "op", lambda row: "slow query")
+        assert process_row("app", "op", {}).result == "batch"
+        assert process_row("app", "op", {}, line=0).result == "slow query"
+
+    def test_a_row_failed_on_purpose_is_an_outcome(self) -> None:
+        """RowFailed is what the test wants to look at."""
+
+        def refuse(row: object) -> None:
+            raise RowFailed("no", field="n")
+
+        register_batch_processor("app", "op", refuse)
+        outcome = process_row("app", "op", {})
+        assert (outcome.status, outcome.messages) == (Status.FAILED, (ErrorMessage("no", "n"),))
+
+    def test_an_exception_is_raised_unless_told_otherwise(self) -> None:
+        """A bug shows in the test with its traceback, or as the failure that it makes of the row."""
+        register_batch_processor("app", "op", broken)
+        with pytest.raises(ZeroDivisionError):
+            process_row("app", "op", {})
+        outcome = process_row("app", "op", {}, raise_errors=False)
+        assert outcome.messages[0].msgid == 10
+
+    def test_an_initializer_that_fails_raises_its_own_error(self) -> None:
+        """Nothing of the engine is between the test and the fault."""
+        register_initializer("app", CountingInitializer(OSError("down")))
+        register_batch_processor("app", "op", echo)
+        with pytest.raises(OSError, match="down"):
+            process_row("app", "op", {})
+
+    def test_names_what_is_not_registered(self) -> None:
+        """The kind, the app and the op."""
+        with pytest.raises(NotFound, match=r"There is no batch processor for app 'app' and op 'op'\."):
+            process_row("app", "op", {})
+
+    def test_refuses_an_input_that_could_not_be_submitted(self) -> None:
+        """A test cannot pass on what a batch could never hold."""
+        register_batch_processor("app", "op", echo)
+        with pytest.raises(InvalidInput, match="line 1: input: NaN"):
+            process_row("app", "op", float("nan"))
 
 
 class IsolatedRegistryTests:

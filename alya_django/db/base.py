@@ -35,6 +35,8 @@ class Database:
     of rows. Where there is one writer at a time, as on SQLite, it is always open.
     """
 
+    allows_many_writers = False
+
     def __init__(self, alias: str) -> None:
         self.alias = alias
 
@@ -109,6 +111,10 @@ class Database:
 
     def shut(self, batch_id: UUID) -> None:
         """Shut the gate of a batch until the transaction ends, once all who passed it have gone through."""
+
+    def server(self) -> tuple[int | None, str | None]:
+        """Return the server's version, as a number, and its default isolation level; None where there is none."""
+        return None, None
 
     def tune(self) -> None:
         """Set what the tables need beyond Django's migrations."""

@@ -15,6 +15,8 @@ PIECE_ROWS = 250
 class PostgreSQL(Database):
     """The reference database."""
 
+    allows_many_writers = True
+
     def insert_rows(self, batch_id: UUID, rows: Iterable[tuple[int, str]]) -> None:
         start = f"{batch_id}\t"
         texts = (f"{start}{line}\t{text}\n" for line, text in rows)
@@ -53,6 +55,14 @@ class PostgreSQL(Database):
     def shut(self, batch_id: UUID) -> None:
         with self.connection.cursor() as cursor:
             cursor.execute("SELECT PG_ADVISORY_XACT_LOCK(%s)", [_gate(batch_id)])
+
+    def server(self) -> tuple[int | None, str | None]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT CURRENT_SETTING('server_version_num')::int, CURRENT_SETTING('transaction_isolation')"
+            )
+            version, level = cursor.fetchone()
+        return version, level
 
     def tune(self) -> None:
         # At the default of 20 % a large table would be vacuumed only after millions of dead rows.

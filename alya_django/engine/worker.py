@@ -19,6 +19,7 @@ from alya_django.conf import settings
 from alya_django.engine.chunk import ChunkRunner
 from alya_django.engine.claim import Chunk, Claimer
 from alya_django.engine.finish import Finisher
+from alya_django.engine.heartbeat import Heartbeat
 from alya_django.engine.init_blocks import InitBlocks
 from alya_django.engine.pace import Pace
 from alya_django.engine.record import Recorder
@@ -39,17 +40,18 @@ class Worker:
     Work off batches and slow queries, in this thread and on its connection.
 
     A context manager: inside it the worker is registered, at its end rows it still holds are given back and the
-    init blocks closed. ``error`` is the first exception of user code, which failed no more than its row.
+    init blocks closed. With ``beats_alone`` its heartbeat has a thread and a connection of its own. ``error`` is
+    the first exception of user code, which failed no more than its row.
     """
 
-    def __init__(self, *, app: str | None = None, op: str | None = None) -> None:
+    def __init__(self, *, app: str | None = None, op: str | None = None, beats_alone: bool = False) -> None:
         self._app = app if app is None else fold_name(app, "app")
         self._op = op if op is None else fold_name(op, "op")
         self.name = f"{socket.gethostname()[:200]}-{os.getpid()}-{uuid4().hex[:12]}"
         self.error: Exception | None = None
+        self._beats_alone = beats_alone
         self._is_stopping = False
         self._chunk: Chunk | None = None
-        self._rows = 0
 
     def __enter__(self) -> Self:
         if django_settings.DEBUG:
@@ -84,13 +86,17 @@ class Worker:
             is_stopping=lambda: self._is_stopping,
             on_error=self._note,
         )
-        self._beat_at = self._sweep_at = time.monotonic()
+        self._heartbeat = Heartbeat(store, self._record.pk)
+        self._sweep_at = time.monotonic()
+        if self._beats_alone:
+            self._heartbeat.start()
         logger.info("Worker %s serves %s.", self.name, ", ".join(map(str, registrations)) or "nothing")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._heartbeat.stop()
         try:
             if self._chunk is not None:
                 self._recorder.requeue(self._chunk.batch.pk, self._chunk.claim)
@@ -131,12 +137,12 @@ class Worker:
 
     def round(self) -> int | None:
         """Work off one chunk and return how many of its rows ended; None if there was none."""
-        self._beat_when_due()
+        self._heartbeat.beat_when_due()
         self._chunk = self._claimer.take()
         if self._chunk is None:
             return None
         rows = self._runner.run(self._chunk)
-        self._rows += rows
+        self._heartbeat.count(rows)
         self._chunk = None
         if django_settings.DEBUG:
             reset_queries()
@@ -149,13 +155,6 @@ class Worker:
         if time.monotonic() >= self._sweep_at:
             self._sweeper.sweep()
             self._sweep_at = time.monotonic() + settings.SWEEP_SECONDS
-
-    def _beat_when_due(self) -> None:
-        now = time.monotonic()
-        if now >= self._beat_at + settings.HEARTBEAT_SECONDS:
-            rate = self._rows / (now - self._beat_at)
-            WorkerRecord.objects.primary().filter(pk=self._record.pk).beat(rate)
-            self._rows, self._beat_at = 0, now
 
     def _note(self, error: Exception) -> None:
         self.error = self.error or error

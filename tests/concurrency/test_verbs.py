@@ -19,7 +19,7 @@ from tests.concurrency.connections import (
     wait_until,
 )
 from tests.invariants import check_invariants
-from tests.processors import echo
+from tests.processors import echo, fail_odd
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("registry")]
 
@@ -167,6 +167,44 @@ class AbortTests:
         assert batches.status(chunk.batch.pk).status is Status.IN_PROGRESS
         assert record(chunk) == 10
         check_invariants()
+
+
+class RetryTests:
+    @pytest.mark.rule("RTY-5")
+    def test_the_second_of_two_finds_the_rows_taken(self) -> None:
+        """Two people press the button at once: one child has the rows, the other is told that there are none."""
+        register_batch_processor("app", "op", fail_odd)
+        parent = batches.submit("app", "op", [1])
+        drain()
+        with pytest.raises(InvalidState, match="has no row to retry"):
+            in_order(lambda: batches.retry(parent), lambda: batches.retry(parent))
+        assert len(batches.children(parent)) == 1
+        check_invariants()
+
+    @pytest.mark.rule("RTY-5")
+    def test_a_child_and_its_parent_do_not_retry_the_same_row(self) -> None:
+        """Members of a family wait for each other."""
+        register_batch_processor("app", "op", fail_odd)
+        parent = batches.submit("app", "op", [1])
+        drain()
+        child = batches.retry(parent)
+        drain()
+        with pytest.raises(InvalidState, match="has no row to retry"):
+            in_order(lambda: batches.retry(parent), lambda: batches.retry(child))
+        check_invariants()
+
+
+class KeyTests:
+    @pytest.mark.rule("SUB-10")
+    def test_two_submits_of_one_key_at_once_store_one_batch(self) -> None:
+        """The second waits for the first, and returns its id."""
+        first: list[object] = []
+        second = in_order(
+            lambda: first.append(batches.submit("app", "op", [1], unique_key="k")),
+            lambda: batches.submit("app", "op", [1, 2], unique_key="k"),
+        )
+        assert [second] == first
+        assert BatchRow.objects.count() == 1
 
 
 class ReadTests:

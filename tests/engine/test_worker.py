@@ -169,6 +169,19 @@ class WorkerTests:
             worker.round()
             assert WorkerRecord.objects.get().heartbeat.year > 2000
 
+    def test_tells_its_rate(self, settings) -> None:
+        """With the heartbeat goes how many rows a second the worker ends."""
+        settings.ALYA = {"HEARTBEAT_SECONDS": 0}
+        register_batch_processor("app", "op", echo)
+        batches.submit("app", "op", range(5))
+        with Worker() as worker:
+            worker.drain()
+            worker.round()
+            batches.submit("app", "op", range(5))
+            worker.round()
+            worker.round()
+            assert WorkerRecord.objects.get().rate > 0
+
 
 class RunTests:
     def test_works_until_stopped(self) -> None:

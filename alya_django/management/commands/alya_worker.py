@@ -7,9 +7,11 @@ from argparse import ArgumentParser
 from types import FrameType
 from typing import Any
 
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand
 
 from alya_django.engine.worker import Worker
+from alya_django.models import database
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -25,7 +27,9 @@ class Command(BaseCommand):
         parser.add_argument("--op", help="Serve this op only.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        worker = Worker(app=options["app"], op=options["op"])
+        # Django has run the checks that need no connection; these ask the server.
+        self.check(tags=[Tags.database], databases=[database().alias])
+        worker = Worker(app=options["app"], op=options["op"], beats_alone=True)
 
         def stop(signum: int, frame: FrameType | None) -> None:
             for number in SIGNALS:

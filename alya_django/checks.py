@@ -1,0 +1,185 @@
+"""System checks: what in a project's settings would make Alya fail or lie, found before it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from django.apps import AppConfig
+from django.conf import settings as django_settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+
+from alya_django.conf import DEFAULTS, settings
+from alya_django.models import database
+
+READ_COMMITTED = "read committed"
+POSTGRESQL_MIN = 150_000
+BEATS_PER_TTL = 3
+LEAST: dict[str, float] = {
+    "CHUNK_ROWS": 1,
+    "CHUNK_SECONDS": 0.001,
+    "FLUSH_SECONDS": 0,
+    "POLL_SECONDS": 0.001,
+    "STATUS_CACHE_SECONDS": 1,
+    "BATCH_ROWS_MAX": 1,
+    "OUTPUT_FILES_MAX": 1,
+    "HEARTBEAT_SECONDS": 0.1,
+    "WORKER_TTL_SECONDS": 0.3,
+    "SWEEP_SECONDS": 0,
+    "CONFIG_FAILURE_SECONDS": 0,
+}
+"""The least value of each setting that is a number."""
+
+
+def register_checks() -> None:
+    """Have Django run these checks, those that ask the database only where it is asked for."""
+    register(check_settings, "alya_django")
+    register(check_aliases, "alya_django")
+    register(check_cache, "alya_django", deploy=True)
+    register(check_database_settings, "alya_django")
+    register(check_database, Tags.database)
+
+
+def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check the keys of ``ALYA``, the types and the ranges of their values."""
+    given = getattr(django_settings, "ALYA", {})
+    if not isinstance(given, dict):
+        return [
+            Error(
+                f"ALYA is a {type(given).__name__}, not a dict.",
+                hint="Write ALYA = {...}, or leave it out.",
+                id="alya_django.E009",
+            )
+        ]
+    found = [*_unknown_keys(given), *_wrong_values(given)]
+    return found or list(_short_lives())
+
+
+def check_aliases(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that the cache and the storage that ``ALYA`` names exist."""
+    found: list[CheckMessage] = []
+    for key, setting, number in (("CACHE", "CACHES", 3), ("STORAGE", "STORAGES", 4)):
+        alias, aliases = getattr(settings, key), getattr(django_settings, setting)
+        if isinstance(alias, str) and alias not in aliases:
+            found.append(
+                Error(
+                    f"ALYA[{key!r}] is {alias!r}, which is no alias in {setting}.",
+                    hint=f"{setting} has: {', '.join(sorted(aliases))}.",
+                    id=f"alya_django.E{number:03}",
+                )
+            )
+    return found
+
+
+def check_cache(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check that a worker's news can reach the processes that ask."""
+    backend = django_settings.CACHES.get(settings.CACHE, {}).get("BACKEND", "")
+    if not backend.endswith(".LocMemCache"):
+        return []
+    return [
+        Warning(
+            f"ALYA['CACHE'] is {settings.CACHE!r}, a cache in the memory of each process.",
+            hint="What one process caches the others do not see: answers stay right, but each asks the database for "
+            "itself. Use a cache that all share, such as Redis.",
+            id="alya_django.W001",
+        )
+    ]
+
+
+def check_database_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check what the settings say of the database that holds Alya's tables."""
+    connection = database().connection
+    options = connection.settings_dict.get("OPTIONS", {})
+    if connection.vendor not in ("postgresql", "sqlite"):
+        return [_wrong_database(connection.alias, connection.display_name)]
+    if connection.vendor == "sqlite" and str(options.get("transaction_mode")).upper() not in (
+        "IMMEDIATE",
+        "EXCLUSIVE",
+    ):
+        return [
+            Error(
+                f"The SQLite database {connection.alias!r} begins its transactions as readers.",
+                hint='Add "transaction_mode": "IMMEDIATE" to its OPTIONS: a transaction that reads before it writes '
+                'fails with "database is locked" as soon as somebody else writes.',
+                id="alya_django.E007",
+            )
+        ]
+    level = options.get("isolation_level")
+    if connection.vendor == "postgresql" and level is not None:
+        return _isolation(connection.alias, getattr(level, "name", str(level)).replace("_", " ").lower())
+    return []
+
+
+def check_database(
+    app_configs: Sequence[AppConfig] | None = None, databases: Iterable[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Check the version of the server and its default isolation level; it connects."""
+    tables = database()
+    if tables.alias not in (databases or ()):
+        return []
+    version, level = tables.server()
+    found = [] if version is None or version >= POSTGRESQL_MIN else [_too_old(tables.alias, version)]
+    return found if level is None else [*found, *_isolation(tables.alias, level)]
+
+
+def _unknown_keys(given: dict[str, Any]) -> Iterator[CheckMessage]:
+    for key in sorted(map(str, given.keys() - DEFAULTS.keys())):
+        nearest = get_close_matches(key.upper(), DEFAULTS, n=1)
+        yield Error(
+            f"ALYA has no key {key!r}.",
+            hint=f"Did you mean {nearest[0]!r}?" if nearest else f"The keys are: {', '.join(sorted(DEFAULTS))}.",
+            id="alya_django.E001",
+        )
+
+
+def _wrong_values(given: dict[str, Any]) -> Iterator[CheckMessage]:
+    for key in sorted(given.keys() & DEFAULTS.keys()):
+        value, default = given[key], DEFAULTS[key]
+        if isinstance(default, str):
+            is_right, wanted = isinstance(value, str), "a string"
+        else:
+            kinds = (int,) if isinstance(default, int) and not key.endswith("_SECONDS") else (int, float)
+            is_right = isinstance(value, kinds) and not isinstance(value, bool) and LEAST[key] <= value < float("inf")
+            wanted = f"{'a whole number' if kinds == (int,) else 'a number'} of at least {LEAST[key]:g}"
+        if not is_right:
+            yield Error(
+                f"ALYA[{key!r}] is {value!r}.",
+                hint=f"It must be {wanted}; the default is {default!r}.",
+                id="alya_django.E002",
+            )
+
+
+def _short_lives() -> Iterator[CheckMessage]:
+    if settings.WORKER_TTL_SECONDS < BEATS_PER_TTL * settings.HEARTBEAT_SECONDS:
+        yield Error(
+            f"A worker counts as dead after {settings.WORKER_TTL_SECONDS} s and beats every "
+            f"{settings.HEARTBEAT_SECONDS} s.",
+            hint="Make ALYA['WORKER_TTL_SECONDS'] at least three times ALYA['HEARTBEAT_SECONDS']: a beat may be late.",
+            id="alya_django.E008",
+        )
+
+
+def _too_old(alias: str, version: int) -> CheckMessage:
+    return _wrong_database(alias, f"PostgreSQL {version // 10_000}")
+
+
+def _wrong_database(alias: str, what: str) -> CheckMessage:
+    return Error(
+        f"The database {alias!r}, which holds Alya's tables, is {what}.",
+        hint="Use PostgreSQL 15 or later, or SQLite; a database router can put Alya's tables elsewhere.",
+        id="alya_django.E005",
+    )
+
+
+def _isolation(alias: str, level: str) -> list[CheckMessage]:
+    if level == READ_COMMITTED:
+        return []
+    return [
+        Error(
+            f"The database {alias!r} isolates its transactions as {level!r}.",
+            hint="Leave it at READ COMMITTED: workers look again in a new statement and rely on seeing what others "
+            "have committed meanwhile.",
+            id="alya_django.E006",
+        )
+    ]

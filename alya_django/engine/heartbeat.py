@@ -1,0 +1,69 @@
+"""Show that a worker is alive, however long its rows take."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from alya_django.conf import settings
+from alya_django.db import Database
+from alya_django.models import Worker
+
+logger = logging.getLogger("alya_django.engine")
+
+
+class Heartbeat:
+    """
+    The beat of one worker, which tells how many rows a second it ends.
+
+    It beats when it is asked to, between chunks, and from ``start`` to ``stop`` in a thread on a connection of its
+    own, where the database lets two connections write side by side.
+    """
+
+    def __init__(self, store: Database, worker_id: int) -> None:
+        self._store = store
+        self._worker_id = worker_id
+        self._rows = 0
+        self._beat_at = time.monotonic()
+        self._thread: threading.Thread | None = None
+        self._is_ending = threading.Event()
+
+    def count(self, rows: int) -> None:
+        """Take in that the worker has ended some rows."""
+        self._rows += rows
+
+    def beat_when_due(self) -> None:
+        """Beat if it is time to and no thread does."""
+        if self._thread is None and time.monotonic() >= self._beat_at + settings.HEARTBEAT_SECONDS:
+            self._beat()
+
+    def start(self) -> None:
+        """Beat in a thread from now on, if the database allows it."""
+        if self._store.allows_many_writers:
+            self._thread = threading.Thread(target=self._run, name="alya-heartbeat", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop beating; no beat follows."""
+        self._is_ending.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._is_ending.wait(settings.HEARTBEAT_SECONDS):
+                try:
+                    self._beat()
+                except Exception:
+                    # The next beat tries a new connection; what the worker itself meets ends it or not.
+                    logger.warning("A heartbeat failed.", exc_info=True)
+                    self._store.connection.close()
+        finally:
+            self._store.connection.close()
+
+    def _beat(self) -> None:
+        now = time.monotonic()
+        rate = self._rows / max(now - self._beat_at, 1e-6)
+        self._rows, self._beat_at = 0, now
+        Worker.objects.primary().filter(pk=self._worker_id).beat(rate)

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import pytest
+from django.core.checks import Error, Warning, run_checks
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.db import connection, connections
+from psycopg import IsolationLevel
+
+from alya_django import checks
+from alya_django.conf import DEFAULTS
+from tests.conftest import IS_SQLITE
+
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
+
+
+class SettingsTests:
+    def test_the_defaults_are_right(self, settings) -> None:
+        """Neither no setting at all nor every default written out is complained of."""
+        assert checks.check_settings() == []
+        settings.ALYA = dict(DEFAULTS)
+        assert checks.check_settings() == []
+
+    def test_every_number_has_a_least_value(self) -> None:
+        """No number is left out of the check."""
+        assert {key for key, value in DEFAULTS.items() if not isinstance(value, str)} == set(checks.LEAST)
+
+    def test_e001_an_unknown_key_with_one_like_it(self, settings) -> None:
+        """A slip of the pen is answered by what was meant."""
+        settings.ALYA = {"chunk_row": 5}
+        assert checks.check_settings() == [
+            Error("ALYA has no key 'chunk_row'.", hint="Did you mean 'CHUNK_ROWS'?", id="alya_django.E001")
+        ]
+
+    def test_e001_an_unknown_key_like_no_other(self, settings) -> None:
+        """Where nothing is alike the keys are listed."""
+        settings.ALYA = {"X": 5}
+        (error,) = checks.check_settings()
+        assert (error.msg, error.id) == ("ALYA has no key 'X'.", "alya_django.E001")
+        assert error.hint == f"The keys are: {', '.join(sorted(DEFAULTS))}."
+
+    @pytest.mark.parametrize(
+        ("key", "value", "hint"),
+        [
+            ("CHUNK_ROWS", 0, "It must be a whole number of at least 1; the default is 500."),
+            ("CHUNK_ROWS", 2.5, "It must be a whole number of at least 1; the default is 500."),
+            ("CHUNK_ROWS", True, "It must be a whole number of at least 1; the default is 500."),
+            ("POLL_SECONDS", 0, "It must be a number of at least 0.001; the default is 1.0."),
+            ("POLL_SECONDS", "1", "It must be a number of at least 0.001; the default is 1.0."),
+            ("POLL_SECONDS", float("nan"), "It must be a number of at least 0.001; the default is 1.0."),
+            ("SWEEP_SECONDS", float("inf"), "It must be a number of at least 0; the default is 60."),
+            ("CACHE", None, "It must be a string; the default is 'default'."),
+        ],
+    )
+    def test_e002_a_wrong_type_or_range(self, settings, key, value, hint) -> None:
+        """A value that is no number, or out of range, is named with what it must be."""
+        settings.ALYA = {key: value}
+        (error,) = checks.check_settings()
+        assert (error.msg, error.hint, error.id) == (f"ALYA[{key!r}] is {value!r}.", hint, "alya_django.E002")
+
+    def test_e008_a_worker_that_would_die_of_a_late_beat(self, settings) -> None:
+        """The time to live must be three beats at least."""
+        settings.ALYA = {"WORKER_TTL_SECONDS": 10, "HEARTBEAT_SECONDS": 4}
+        assert checks.check_settings() == [
+            Error(
+                "A worker counts as dead after 10 s and beats every 4 s.",
+                hint="Make ALYA['WORKER_TTL_SECONDS'] at least three times ALYA['HEARTBEAT_SECONDS']: "
+                "a beat may be late.",
+                id="alya_django.E008",
+            )
+        ]
+
+    def test_e009_no_dict(self, settings) -> None:
+        """ALYA itself may be wrong."""
+        settings.ALYA = ["CACHE"]
+        assert checks.check_settings() == [
+            Error("ALYA is a list, not a dict.", hint="Write ALYA = {...}, or leave it out.", id="alya_django.E009")
+        ]
+
+
+class AliasTests:
+    def test_e003_a_cache_that_is_not_there(self, settings) -> None:
+        """The alias must be one of CACHES."""
+        settings.ALYA = {"CACHE": "redis"}
+        assert checks.check_aliases() == [
+            Error(
+                "ALYA['CACHE'] is 'redis', which is no alias in CACHES.",
+                hint="CACHES has: default.",
+                id="alya_django.E003",
+            )
+        ]
+
+    def test_e004_a_storage_that_is_not_there(self, settings) -> None:
+        """The alias must be one of STORAGES."""
+        settings.ALYA = {"STORAGE": "s3"}
+        assert checks.check_aliases() == [
+            Error(
+                "ALYA['STORAGE'] is 's3', which is no alias in STORAGES.",
+                hint="STORAGES has: default, staticfiles.",
+                id="alya_django.E004",
+            )
+        ]
+
+    def test_aliases_that_are_there(self) -> None:
+        """The defaults exist."""
+        assert checks.check_aliases() == []
+
+
+class CacheTests:
+    def test_w001_a_cache_of_each_process(self, settings) -> None:
+        """Local memory is fine for a test and worth a word before a deployment."""
+        settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+        assert checks.check_cache() == [
+            Warning(
+                "ALYA['CACHE'] is 'default', a cache in the memory of each process.",
+                hint="What one process caches the others do not see: answers stay right, but each asks the database "
+                "for itself. Use a cache that all share, such as Redis.",
+                id="alya_django.W001",
+            )
+        ]
+
+    def test_a_cache_that_all_share(self, settings) -> None:
+        """Redis is not complained of."""
+        settings.CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": "x"}}
+        assert checks.check_cache() == []
+
+    def test_is_asked_before_a_deployment_only(self) -> None:
+        """An everyday ``check`` says nothing of it."""
+        everyday = run_checks(tags=["alya_django"])
+        deployment = run_checks(tags=["alya_django"], include_deployment_checks=True)
+        assert everyday == []
+        assert [message.id for message in deployment] == ["alya_django.W001"]
+
+
+@pytest.fixture
+def database_settings(monkeypatch):
+    """Change what Django knows of the database, for a test."""
+
+    def change(**values) -> None:
+        for name, value in values.items():
+            monkeypatch.setitem(connection.settings_dict, name, value)
+
+    return change
+
+
+class DatabaseTests:
+    def test_the_test_database_is_right(self) -> None:
+        """PostgreSQL as it comes, and SQLite with IMMEDIATE, are what Alya wants."""
+        assert checks.check_database_settings() == []
+        assert checks.check_database(databases=["default"]) == []
+
+    def test_e005_another_database(self, monkeypatch) -> None:
+        """A database that Alya does not speak is refused."""
+        monkeypatch.setattr(connection, "vendor", "oracle")
+        monkeypatch.setattr(connection, "display_name", "Oracle")
+        (error,) = checks.check_database_settings()
+        assert error == Error(
+            "The database 'default', which holds Alya's tables, is Oracle.",
+            hint="Use PostgreSQL 15 or later, or SQLite; a database router can put Alya's tables elsewhere.",
+            id="alya_django.E005",
+        )
+
+    def test_e005_a_postgresql_of_the_past(self, monkeypatch) -> None:
+        """The server is asked for its version."""
+        monkeypatch.setattr("alya_django.db.base.Database.server", lambda self: (140_005, "read committed"))
+        monkeypatch.setattr("alya_django.db.postgresql.PostgreSQL.server", lambda self: (140_005, "read committed"))
+        (error,) = checks.check_database(databases=["default"])
+        assert error.msg == "The database 'default', which holds Alya's tables, is PostgreSQL 14."
+        assert error.id == "alya_django.E005"
+
+    def test_e007_sqlite_that_begins_as_a_reader(self, database_settings, monkeypatch) -> None:
+        """SQLite's default mode cannot wait for a writer."""
+        monkeypatch.setattr(connection, "vendor", "sqlite")
+        database_settings(OPTIONS={})
+        assert checks.check_database_settings() == [
+            Error(
+                "The SQLite database 'default' begins its transactions as readers.",
+                hint='Add "transaction_mode": "IMMEDIATE" to its OPTIONS: a transaction that reads before it writes '
+                'fails with "database is locked" as soon as somebody else writes.',
+                id="alya_django.E007",
+            )
+        ]
+
+    def test_nothing_is_asked_of_a_database_that_is_not_checked(self, django_assert_num_queries) -> None:
+        """``check`` without ``--database`` opens no connection."""
+        with django_assert_num_queries(0):
+            assert checks.check_database() == []
+
+
+ISOLATION_HINT = (
+    "Leave it at READ COMMITTED: workers look again in a new statement and rely on seeing what others have committed "
+    "meanwhile."
+)
+
+
+if not IS_SQLITE:
+
+    class IsolationTests:
+        def test_e006_a_level_in_the_settings(self, database_settings) -> None:
+            """Django's option is read without a connection."""
+            database_settings(OPTIONS={"isolation_level": IsolationLevel.SERIALIZABLE})
+            assert checks.check_database_settings() == [
+                Error(
+                    "The database 'default' isolates its transactions as 'serializable'.",
+                    hint=ISOLATION_HINT,
+                    id="alya_django.E006",
+                )
+            ]
+            database_settings(OPTIONS={"isolation_level": IsolationLevel.READ_COMMITTED})
+            assert checks.check_database_settings() == []
+
+    @pytest.mark.django_db(transaction=True)
+    class ServerTests:
+        def test_e006_a_level_of_the_servers(self) -> None:
+            """The server's own default may be another one."""
+            with connection.cursor() as cursor:
+                cursor.execute("SET default_transaction_isolation = 'repeatable read'")
+            try:
+                assert checks.check_database(databases=["default"]) == [
+                    Error(
+                        "The database 'default' isolates its transactions as 'repeatable read'.",
+                        hint=ISOLATION_HINT,
+                        id="alya_django.E006",
+                    )
+                ]
+            finally:
+                connections.close_all()
+
+        def test_a_worker_does_not_start(self) -> None:
+            """``alya_worker`` asks the server before its first claim."""
+            with connection.cursor() as cursor:
+                cursor.execute("SET default_transaction_isolation = 'repeatable read'")
+            try:
+                with pytest.raises(SystemCheckError, match=r"alya_django\.E006"):
+                    call_command("alya_worker", "--once")
+            finally:
+                connections.close_all()
+
+
+class WorkerTests:
+    def test_a_worker_does_not_start_on_an_error(self, settings) -> None:
+        """What Django's own checks find ends the command too."""
+        settings.ALYA = {"CHUNK_ROWS": 0}
+        with pytest.raises(SystemCheckError, match=r"alya_django\.E002"):
+            call_command("alya_worker", "--once", skip_checks=False)
