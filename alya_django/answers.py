@@ -96,7 +96,7 @@ class RowOutcome:
     status: Status
     result: JSON
     messages: tuple[ErrorMessage, ...]
-    output_lines: Mapping[str, str]
+    output_lines: Mapping[str, str] = field(default_factory=dict)
     attempts: int
     done_by: str
     requested_at: datetime

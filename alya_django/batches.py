@@ -19,7 +19,7 @@ from alya_django.querysets import BatchRowQuerySet
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, check_id, check_line, check_text
 
-PAGE_ROWS = 2_000
+PAGE_ROWS = 500
 WEIGHT_MAX = 1_000
 
 __all__ = [

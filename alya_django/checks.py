@@ -9,9 +9,11 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import connections, router
 
 from alya_django.conf import DEFAULTS, settings
-from alya_django.models import database
+from alya_django.db import VENDORS
+from alya_django.models import Batch, database
 
 READ_COMMITTED = "read committed"
 POSTGRESQL_MIN = 150_000
@@ -89,9 +91,9 @@ def check_cache(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -
 
 def check_database_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Check what the settings say of the database that holds Alya's tables."""
-    connection = database().connection
+    connection = connections[router.db_for_write(Batch)]
     options = connection.settings_dict.get("OPTIONS", {})
-    if connection.vendor not in ("postgresql", "sqlite"):
+    if connection.vendor not in VENDORS:
         return [_wrong_database(connection.alias, connection.display_name)]
     if connection.vendor == "sqlite" and str(options.get("transaction_mode")).upper() not in (
         "IMMEDIATE",
@@ -115,9 +117,10 @@ def check_database(
     app_configs: Sequence[AppConfig] | None = None, databases: Iterable[str] | None = None, **kwargs: Any
 ) -> list[CheckMessage]:
     """Check the version of the server and its default isolation level; it connects."""
-    tables = database()
-    if tables.alias not in (databases or ()):
+    alias = router.db_for_write(Batch)
+    if alias not in (databases or ()) or connections[alias].vendor not in VENDORS:
         return []
+    tables = database()
     version, level = tables.server()
     found = [] if version is None or version >= POSTGRESQL_MIN else [_too_old(tables.alias, version)]
     return found if level is None else [*found, *_isolation(tables.alias, level)]

@@ -14,7 +14,7 @@ from django.db.models import Prefetch
 from django.db.models.functions import Now
 
 from alya_django import outputs, signals, status_cache
-from alya_django.answers import BatchDetails, Summary
+from alya_django.answers import BatchDetails, QueryAnswer, Summary
 from alya_django.conf import settings
 from alya_django.exceptions import AlreadyDone, InvalidInput, NotFound
 from alya_django.models import Batch, BatchProgress, BatchRow, database
@@ -30,7 +30,9 @@ from alya_django.validation import (
     fold_name,
 )
 
+FIRST_BLOCK_ROWS = 500
 BLOCK_ROWS = 5_000
+BLOCK_CHARS = 8_000_000
 COUNT_MAX = 100_000
 
 
@@ -89,18 +91,20 @@ def insert_rows(batch_id: UUID, rows: Iterable[JSON | BatchInput], *, last_line:
     """
     Store rows in blocks and return how many the batch now has; a row without a line follows the largest so far.
 
-    A block is read whole before it is written: the rows may come from the same connection.
+    A block is read whole before it is written: the rows may come from the same connection. It is as many rows as
+    make BLOCK_CHARS of JSON, by the block before it, so memory stays flat.
     """
     if isinstance(rows, str | bytes | dict) or not isinstance(rows, Iterable):
         raise InvalidInput(f"must be an iterable of rows, not {type(rows).__name__}.", field="rows")
-    total = present
+    total, block_rows = present, FIRST_BLOCK_ROWS
     rows = iter(rows)
-    while block := list(islice(rows, BLOCK_ROWS)):
+    while block := list(islice(rows, block_rows)):
         total += len(block)
         if total > settings.BATCH_ROWS_MAX:
             raise InvalidInput(f"has more than {settings.BATCH_ROWS_MAX} rows, the limit.", field="rows")
         numbered = list(_number(block, last_line))
-        _insert_block(batch_id, numbered)
+        chars = _insert_block(batch_id, numbered)
+        block_rows = min(BLOCK_ROWS, max(1, BLOCK_CHARS * len(block) // chars))
         last_line = max(last_line, *(line for line, _ in numbered))
     if total == present:
         raise InvalidInput("is empty: there must be a row.", field="rows")
@@ -113,9 +117,20 @@ def read_summary(batch_id: UUID, kind: Kind, *, is_fresh: bool = False) -> Summa
     if summary is None or summary.kind is not kind or (is_fresh and summary.try_later):
         summary = Batch.objects.primary().find(batch_id, kind).summary()
         # Inside a transaction this may be what is never committed.
-        if not database().connection.in_atomic_block:
+        if not database().has_open_transaction():
             status_cache.store(batch_id, summary)
     return summary
+
+
+def read_answer(query_id: UUID) -> QueryAnswer:
+    """Return what a slow query answered, from the cache if it is there; nothing yet, if it has not ended."""
+    answer = status_cache.load_answer(query_id)
+    if answer is None:
+        query = Batch.objects.primary().find(query_id, Kind.SLOW_QUERY)
+        answer = _answer(query)
+        if not database().has_open_transaction():
+            status_cache.store(query_id, query.summary(), answer)
+    return answer
 
 
 def open_output(batch_id: UUID | str, kind: Kind, name: str) -> File[Any]:
@@ -123,7 +138,7 @@ def open_output(batch_id: UUID | str, kind: Kind, name: str) -> File[Any]:
     output_files = read_summary(check_id(batch_id), kind, is_fresh=True).output_files
     if name not in output_files:
         raise NotFound(f"The {kind.label} {batch_id} has no output file {name!r}.")
-    return outputs.storage().open(output_files[name], "rb")
+    return outputs.open(output_files[name])
 
 
 def recent(kind: Kind, app: str, op: str | None, *, days: int, limit: int | None) -> list[BatchDetails]:
@@ -168,8 +183,22 @@ def abort(batch_id: UUID | str, kind: Kind) -> Summary:
 
 def tell_finished(batch: Batch) -> None:
     """Let the cache and the project know of a final state that is committed."""
-    status_cache.store(batch.id, batch.summary())
+    answer = _answer(batch) if batch.kind == Kind.SLOW_QUERY else None
+    status_cache.store(batch.id, batch.summary(), answer)
     _send(signals.batch_finished, details=batch.details())
+
+
+def _answer(query: Batch) -> QueryAnswer:
+    """Return what a slow query has answered, as the database has it."""
+    if not Status(query.status).is_final:
+        return QueryAnswer(status=Status(query.status))
+    outcome = BatchRow.objects.primary().get(batch=query.id).outcome()
+    return QueryAnswer(
+        status=Status(query.status),
+        result=outcome.result,
+        messages=outcome.messages,
+        output_files=query.output_files,
+    )
 
 
 def _number(rows: list[JSON | BatchInput], last_line: int) -> Iterator[tuple[int, JSON]]:
@@ -196,7 +225,17 @@ def _earlier(batch: Batch) -> UUID:
     return earlier.id
 
 
-def _insert_block(batch_id: UUID, rows: list[tuple[int, JSON]]) -> None:
+def _insert_block(batch_id: UUID, rows: list[tuple[int, JSON]]) -> int:
+    """Store rows and return how many characters of JSON they are."""
+    chars = 0
+
+    def encoded() -> Iterator[tuple[int, str]]:
+        nonlocal chars
+        for line, value in rows:
+            text = _encode_input(line, value)
+            chars += len(text)
+            yield line, text
+
     lines = [line for line, _ in rows]
     if len(set(lines)) < len(lines):
         raise _duplicate(next(line for line, times in Counter(lines).items() if times > 1))
@@ -204,13 +243,14 @@ def _insert_block(batch_id: UUID, rows: list[tuple[int, JSON]]) -> None:
     try:
         with tables.transaction():
             # Encoded while the database stores what came before.
-            tables.insert_rows(batch_id, ((line, _encode_input(line, value)) for line, value in rows))
+            tables.insert_rows(batch_id, encoded())
     except IntegrityError:
         present = BatchRow.objects.primary().filter(batch=batch_id, line__in=lines)
         earlier = present.order_by("line").values_list("line", flat=True).first()
         if earlier is None:
             raise
         raise _duplicate(earlier) from None
+    return chars
 
 
 def _encode_input(line: int, value: JSON) -> str:

@@ -14,18 +14,14 @@ from django.utils.translation import gettext_lazy as _
 from alya_django import db
 from alya_django.answers import BatchDetails, ErrorMessage, RowOutcome, Summary
 from alya_django.db import Database
-from alya_django.querysets import BatchProgressQuerySet, BatchQuerySet, BatchRowQuerySet, WorkerQuerySet
-from alya_django.status import FINAL, PENDING, Kind, Status
+from alya_django.querysets import RUNNABLE, BatchProgressQuerySet, BatchQuerySet, BatchRowQuerySet, WorkerQuerySet
+from alya_django.status import FINAL, Kind, Status
 from alya_django.validation import TEXT_MAX
 
 
 def database() -> Database:
     """Return the database that holds Alya's tables, as the project's router says."""
     return db.database(router.db_for_write(Batch))
-
-
-# Written out once: a partial index serves only a query that repeats its condition.
-RUNNABLE = Q(kind=Kind.BATCH, status__in=sorted(PENDING), held_at__isnull=True, drained=False)
 
 
 class Batch(models.Model):

@@ -14,6 +14,7 @@ from uuid import UUID
 from django.core.files.base import File
 from django.core.files.storage import Storage, storages
 
+from alya_django import s3_streams
 from alya_django.conf import settings
 
 logger = logging.getLogger("alya_django")
@@ -45,6 +46,13 @@ def object_name(batch_id: UUID, attempt: UUID, logical_name: str) -> str:
 def save(batch_id: UUID, attempt: UUID, logical_name: str, file: File[Any]) -> str:
     """Store a file and return the name of its object, which the storage may have changed."""
     return storage().save(object_name(batch_id, attempt, logical_name), file)
+
+
+def open(name: str) -> File[Any]:
+    """Open an object to be read as a stream of bytes, in memory that does not grow with it."""
+    holder = storage()
+    file = holder.open(name, "rb")
+    return s3_streams.stream(file, holder) if s3_streams.is_s3(file) else file
 
 
 class Joiner:
@@ -81,13 +89,13 @@ class Joiner:
             with path.open("a", encoding="utf-8", newline="") as file:
                 file.writelines(parts)
 
-    def save(self, on_saved: Callable[[], None]) -> dict[str, str]:
-        """Save the files, calling back after each, and return the object of each logical name."""
+    def save(self, before_each: Callable[[int], None]) -> dict[str, str]:
+        """Save the files, calling back with the bytes of each before it, and return each logical name's object."""
         output_files = {}
         for logical_name, path in self._paths.items():
+            before_each(path.stat().st_size)
             with path.open("rb") as spooled:
                 output_files[logical_name] = save(self._batch_id, self._attempt, logical_name, File(spooled))
-            on_saved()
         return output_files
 
 

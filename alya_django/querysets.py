@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Op = tuple[str, str, str]
 """A kind, an app and an op."""
+# A partial index serves only a query that repeats its condition: models and queries have it from here.
+RUNNABLE = Q(kind=Kind.BATCH, status__in=sorted(PENDING), held_at__isnull=True, drained=False)
 # A smaller weight counts as this: what is divided by nearly nothing no database can hold.
 WEIGHT_MIN = 1e-6
 AnyModel = TypeVar("AnyModel", bound=Model)
@@ -38,8 +40,8 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         return self.filter(status__in=FINAL)
 
     def runnable(self) -> BatchQuerySet:
-        """Batches, not slow queries, that may have rows to claim. The partial indexes repeat this condition."""
-        return self.filter(kind=Kind.BATCH, status__in=PENDING, held_at__isnull=True, drained=False)
+        """Batches, not slow queries, that may have rows to claim."""
+        return self.filter(RUNNABLE)
 
     def complete(self) -> BatchQuerySet:
         """Running batches whose rows have all ended, which somebody must finish."""
@@ -93,9 +95,7 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
 
         They start beside the running batch that is furthest behind: none may claim back the time it was away.
         """
-        running = self.model._default_manager.using(self.db).filter(
-            kind=Kind.BATCH, status=Status.IN_PROGRESS, held_at__isnull=True, drained=False
-        )
+        running = self.model._default_manager.using(self.db).filter(RUNNABLE, status=Status.IN_PROGRESS)
         return self.filter(status=Status.QUEUED)._update_free(
             status=Status.IN_PROGRESS,
             started_at=Now(),

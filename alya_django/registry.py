@@ -91,10 +91,10 @@ class Registry:
         """Register a class, an instance or a function for an (app, op); the same once more changes nothing."""
         app, op = fold_name(app, "app"), fold_name(op, "op")
         key = (kind, app, op)
+        registration = Registration(kind, app, op, _processor(kind, source, options), source)
         with self._writing:
             earlier = self._processors.get(key)
             if earlier is None:
-                registration = Registration(kind, app, op, _processor(kind, source, options), source)
                 self._processors = {**self._processors, key: registration}
             elif earlier.source != source:
                 raise AlreadyRegistered(

@@ -10,7 +10,7 @@ from django.core.files.base import File
 
 from alya_django import lifecycle
 from alya_django.answers import BatchDetails, QueryAnswer, Summary
-from alya_django.models import BatchRow, database
+from alya_django.models import database
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, check_id, encode_json
 
@@ -62,17 +62,7 @@ def result(query_id: UUID | str) -> QueryAnswer:
 
     Source: Alya SlowQueryDone.
     """
-    query_id = check_id(query_id)
-    summary = lifecycle.read_summary(query_id, Kind.SLOW_QUERY, is_fresh=True)
-    if summary.try_later:
-        return QueryAnswer(status=summary.status)
-    outcome = BatchRow.objects.primary().get(batch=query_id, line=LINE).outcome()
-    return QueryAnswer(
-        status=summary.status,
-        result=outcome.result,
-        messages=outcome.messages,
-        output_files=summary.output_files,
-    )
+    return lifecycle.read_answer(check_id(query_id))
 
 
 def abort(query_id: UUID | str) -> Summary:

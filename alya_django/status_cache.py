@@ -1,5 +1,5 @@
 """
-The states of batches in the project's Django cache.
+The states of batches, and the answers of slow queries, in the project's Django cache.
 
 A copy, and best effort: whatever happens to the cache, the verbs answer from the database. Only readers of an
 unfinished batch depend on its age, which is a second at most.
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 from uuid import UUID
 
-from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 
-from alya_django.answers import Summary
+from alya_django.answers import ErrorMessage, QueryAnswer, Summary
+from alya_django.best_effort import BestEffort
 from alya_django.conf import settings
 from alya_django.status import Kind, Status
 from alya_django.validation import check_id
@@ -27,6 +27,10 @@ Part = TypeVar("Part")
 
 UNFINISHED_SECONDS = 1
 FINAL_FACTOR = 100
+RESULT_CHARS_MAX = 100_000
+PARTS = ("STATUS", "SUMMARY", "RESULT", "OUTFILES")
+
+access = BestEffort()
 
 
 def status_key(batch_id: UUID | str) -> str:
@@ -42,28 +46,33 @@ def status_key(batch_id: UUID | str) -> str:
 
 def load(batch_id: UUID) -> Summary | None:
     """Return the cached summary of a batch; None if there is none, or none that can be read."""
-    text = _best_effort(lambda cache: cache.get(_key(batch_id, "SUMMARY")))
-    try:
-        return None if text is None else _from_text(text)
-    except Exception:
-        logger.warning("The cached summary of batch %s cannot be read; the database answers.", batch_id)
-        return None
+    return _load(batch_id, ["SUMMARY"], lambda texts: _to_summary(texts["SUMMARY"]))
 
 
-def store(batch_id: UUID, summary: Summary) -> None:
-    """Cache a summary that the database has committed; one that is not final never replaces another."""
-    entries = {status_key(batch_id): summary.status.value, _key(batch_id, "SUMMARY"): _to_text(summary)}
+def load_answer(query_id: UUID) -> QueryAnswer | None:
+    """Return the cached answer of a slow query that has ended; None if it is not there, or cannot be read."""
+    return _load(query_id, ["STATUS", "RESULT", "OUTFILES"], _to_answer)
+
+
+def store(batch_id: UUID, summary: Summary, answer: QueryAnswer | None = None) -> None:
+    """
+    Cache a summary, and a slow query's answer, that the database has committed.
+
+    One that is not final never replaces another. What belongs to one end is written in one call.
+    """
     if summary.status.is_final:
         seconds = FINAL_FACTOR * settings.STATUS_CACHE_SECONDS
-        _best_effort(lambda cache: cache.set_many(entries, seconds))
+        _best_effort(lambda cache: cache.set_many(_entries(batch_id, summary, answer), seconds))
     else:
-        _best_effort(lambda cache: [cache.add(*entry, UNFINISHED_SECONDS) for entry in entries.items()])
+        # Whoever finds the first there need not try the second.
+        _best_effort(
+            lambda cache: all(cache.add(*entry, UNFINISHED_SECONDS) for entry in _entries(batch_id, summary).items())
+        )
 
 
 def drop(batch_id: UUID) -> None:
     """Forget a batch, whose state is about to change."""
-    keys = [status_key(batch_id), _key(batch_id, "SUMMARY")]
-    _best_effort(lambda cache: cache.delete_many(keys))
+    _best_effort(lambda cache: cache.delete_many([_key(batch_id, part) for part in PARTS]))
 
 
 def _key(batch_id: UUID, part: str) -> str:
@@ -71,14 +80,38 @@ def _key(batch_id: UUID, part: str) -> str:
 
 
 def _best_effort(act: Callable[[BaseCache], Answer]) -> Answer | None:
+    return access(settings.CACHE, act)
+
+
+def _load(batch_id: UUID, parts: list[str], read: Callable[[dict[str, Any]], Answer]) -> Answer | None:
+    """Return what is read from the texts of some parts; None if one is missing or cannot be read."""
+    keys = {_key(batch_id, part): part for part in parts}
+    found = _best_effort(lambda cache: cache.get_many(keys)) or {}
+    texts = {keys[key]: text for key, text in found.items() if text is not None}
+    if len(texts) < len(parts):
+        return None
     try:
-        return act(caches[settings.CACHE])
-    except Exception as error:
-        logger.warning("The cache %r does not answer: %s", settings.CACHE, error)
+        return read(texts)
+    except Exception:
+        logger.warning("What is cached of batch %s cannot be read; the database answers.", batch_id)
+        drop(batch_id)
         return None
 
 
-def _to_text(summary: Summary) -> str:
+def _entries(batch_id: UUID, summary: Summary, answer: QueryAnswer | None = None) -> dict[str, str]:
+    entries = {
+        _key(batch_id, "STATUS"): summary.status.value,
+        _key(batch_id, "SUMMARY"): _from_summary(summary),
+    }
+    if answer is not None:
+        entries[_key(batch_id, "OUTFILES")] = json.dumps(dict(answer.output_files))
+        result = _from_result(answer)
+        if len(result) <= RESULT_CHARS_MAX:
+            entries[_key(batch_id, "RESULT")] = result
+    return entries
+
+
+def _from_summary(summary: Summary) -> str:
     return json.dumps(
         {
             "status": summary.status.value,
@@ -94,7 +127,7 @@ def _to_text(summary: Summary) -> str:
     )
 
 
-def _from_text(text: str) -> Summary:
+def _to_summary(text: str) -> Summary:
     stored = json.loads(text)
     return Summary(
         status=Status(stored["status"]),
@@ -104,8 +137,25 @@ def _from_text(text: str) -> Summary:
         nfailed=_checked(int, stored["nfailed"]),
         naborted=_checked(int, stored["naborted"]),
         held=_checked(bool, stored["held"]),
-        output_files=_checked(dict, stored["outputFiles"]),
+        output_files=_checked_files(stored["outputFiles"]),
         parent=UUID(stored["parent"]) if stored["parent"] else None,
+    )
+
+
+def _from_result(answer: QueryAnswer) -> str:
+    return json.dumps({"result": answer.result, "messages": [message.as_json() for message in answer.messages]})
+
+
+def _to_answer(texts: Mapping[str, str]) -> QueryAnswer | None:
+    status = Status(texts["STATUS"])
+    if not status.is_final:
+        return None
+    stored = json.loads(texts["RESULT"])
+    return QueryAnswer(
+        status=status,
+        result=stored["result"],
+        messages=tuple(map(ErrorMessage.from_json, _checked(list, stored["messages"]))),
+        output_files=_checked_files(json.loads(texts["OUTFILES"])),
     )
 
 
@@ -113,3 +163,7 @@ def _checked(kind: type[Part], value: object) -> Part:
     if not isinstance(value, kind):
         raise TypeError(f"{value!r} is no {kind.__name__}")
     return value
+
+
+def _checked_files(value: object) -> dict[str, str]:
+    return {name: _checked(str, stored) for name, stored in _checked(dict, value).items()}

@@ -15,6 +15,8 @@ JSON = Any
 NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 TEXT_MAX = 255
 LINE_MAX = 2**31 - 1
+# PostgreSQL holds 268 435 455 bytes in one JSON string, and a character may take four.
+JSON_CHARS_MAX = 60_000_000
 # Python reads and writes about twice as deep before it gives up.
 DEPTH_MAX = 500
 
@@ -77,6 +79,10 @@ def encode_json(value: JSON, field: str, *, line: int | None = None) -> str:
             text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise _json_fault(value, field, line, error) from None
+    if len(text) > JSON_CHARS_MAX:
+        raise InvalidInput(
+            f"has {len(text)} characters as JSON, the limit is {JSON_CHARS_MAX}.", line=line, field=field
+        )
     if "\\u0000" in text and _ESCAPED_NUL.search(text):
         raise _json_fault(value, field, line)
     # Few texts are long enough to be nested so deep, and few of these have as many brackets.

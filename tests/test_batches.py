@@ -40,7 +40,7 @@ from tests.processors import Recording, broken, echo, fail_odd, write_lines
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
-BLOCK_ROWS = 5_000
+FIRST_BLOCK_ROWS, BLOCK_ROWS = 500, 5_000
 NAN, INFINITY = math.nan, math.inf
 UNSTORABLE = {
     "NaN": ({"delay": NAN}, "input.delay: NaN cannot be stored as JSON."),
@@ -571,10 +571,22 @@ class SubmitTests:
             return len(captured)
 
         one_block = statements(1)
-        assert statements(BLOCK_ROWS) == one_block
-        two_blocks = statements(BLOCK_ROWS + 1)
+        assert statements(FIRST_BLOCK_ROWS) == one_block
+        two_blocks = statements(FIRST_BLOCK_ROWS + 1)
         assert two_blocks - one_block <= 3
-        assert statements(3 * BLOCK_ROWS) - two_blocks == two_blocks - one_block
+        assert statements(FIRST_BLOCK_ROWS + BLOCK_ROWS) == two_blocks
+        assert statements(FIRST_BLOCK_ROWS + 3 * BLOCK_ROWS) - two_blocks == 2 * (two_blocks - one_block)
+
+    @pytest.mark.rule("SUB-9")
+    def test_writes_fewer_of_larger_rows_at_once(self):
+        """Blocks are cut by what they hold: large rows do not fill the memory."""
+
+        def statements(nrows):
+            with CaptureQueriesContext(connection) as captured:
+                batches.submit("bank", "echo", ["x" * 100_000] * nrows)
+            return len(captured)
+
+        assert statements(FIRST_BLOCK_ROWS + 320) - statements(FIRST_BLOCK_ROWS + 80) > 3
 
     @pytest.mark.parametrize("weight", [0, -1, 1000.1, NAN, INFINITY, True, "1", None, decimal.Decimal(1)], ids=repr)
     def test_refuses_a_weight_out_of_range(self, weight):
@@ -1029,13 +1041,12 @@ class IterRowsTests:
         assert len(pages) >= 3
 
     @pytest.mark.rule("DON-6")
-    def test_leaves_inputs_and_output_lines_in_the_database(self):
+    def test_leaves_inputs_in_the_database(self):
         """What an outcome does not hold is not read."""
         batch_id = batches.submit("bank", "echo", [1])
         with CaptureQueriesContext(connection) as captured:
             list(batches.iter_rows(batch_id))
-        for column in ("input", "output_lines"):
-            assert not [query["sql"] for query in captured if f'"alya_batchrows"."{column}"' in query["sql"]]
+        assert not [query["sql"] for query in captured if '"alya_batchrows"."input"' in query["sql"]]
 
     def test_yields_rows_of_an_unfinished_batch_as_they_are(self, registry):
         """It does not wait for the end."""

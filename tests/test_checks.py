@@ -162,7 +162,7 @@ class DatabaseTests:
 
     def test_e005_a_postgresql_of_the_past(self, monkeypatch) -> None:
         """The server is asked for its version."""
-        monkeypatch.setattr("alya_django.db.base.Database.server", lambda self: (140_005, "read committed"))
+        monkeypatch.setattr("alya_django.db.sqlite.SQLite.server", lambda self: (140_005, "read committed"))
         monkeypatch.setattr("alya_django.db.postgresql.PostgreSQL.server", lambda self: (140_005, "read committed"))
         (error,) = checks.check_database(databases=["default"])
         assert error.msg == "The database 'default', which holds Alya's tables, is PostgreSQL 14."

@@ -219,26 +219,26 @@ class JoinerTests:
             joiner.add([{"a": "1", "b": "x"}, {"a": "2\n"}])
             joiner.add([])
             joiner.add([{"b": "y"}, {}, {"a": "3"}])
-            files = joiner.save(lambda: None)
+            files = joiner.save(lambda size: None)
         assert {name: (folder / path).read_bytes() for name, path in files.items()} == {
             "a": b"1\n2\n3\n",
             "b": b"x\ny\n",
         }
 
-    def test_calls_back_after_each_file(self, folder):
-        """Whoever saves many files can renew a lease meanwhile."""
+    def test_calls_back_before_each_file(self, folder):
+        """Whoever saves many files can renew a lease meanwhile, for as long as the next one is large."""
         seen = []
         with outputs.Joiner(uuid4(), uuid4()) as joiner:
-            joiner.add([{f"{number}.csv": "x" for number in range(5)}])
-            joiner.save(lambda: seen.append(len(files_in(folder))))
-        assert seen == [1, 2, 3, 4, 5]
+            joiner.add([{f"{number}.csv": "x" * number for number in range(1, 5)}])
+            joiner.save(lambda size: seen.append((len(files_in(folder)), size)))
+        assert seen == [(0, 2), (1, 3), (2, 4), (3, 5)]
 
     def test_keeps_more_files_than_can_be_open(self, folder):
         """More than a thousand files are joined side by side."""
         with outputs.Joiner(uuid4(), uuid4()) as joiner:
             for _ in range(2):
                 joiner.add([{f"{number}.csv": "x"} for number in range(1_100)])
-            assert len(joiner.save(lambda: None)) == 1_100
+            assert len(joiner.save(lambda size: None)) == 1_100
 
     def test_leaves_no_spool(self, folder, monkeypatch, tmp_path):
         """The temporary files are gone afterwards, also after an error."""
@@ -265,7 +265,7 @@ class JoinerTests:
             with outputs.Joiner(uuid4(), uuid4()) as joiner:
                 for _ in range(blocks):
                     joiner.add({"a.csv": text} for _ in range(100))
-                (name,) = joiner.save(lambda: None).values()
+                (name,) = joiner.save(lambda size: None).values()
             _, peak = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -279,7 +279,7 @@ class JoinerTests:
         ChunkCountingStorage.largest = 0
         with outputs.Joiner(uuid4(), uuid4()) as joiner:
             joiner.add([{"a.csv": "x" * 1_000_000}])
-            joiner.save(lambda: None)
+            joiner.save(lambda size: None)
         assert 0 < ChunkCountingStorage.largest <= 65_536
 
 

@@ -1,14 +1,20 @@
 """What differs by database: the rest of Alya writes no vendor's SQL."""
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from alya_django.db.base import Database, RowEnding
+from alya_django.db.base import Database, RowEnding, TransactionLeftOpen
 from alya_django.db.postgresql import PostgreSQL
+from alya_django.db.sqlite import SQLite
 
-__all__ = ["Database", "PostgreSQL", "RowEnding", "database"]
+__all__ = ["Database", "PostgreSQL", "RowEnding", "SQLite", "TransactionLeftOpen", "database"]
+
+VENDORS: dict[str, type[Database]] = {"postgresql": PostgreSQL, "sqlite": SQLite}
 
 
 def database(alias: str) -> Database:
     """Return what speaks to the database of an alias."""
-    vendor = PostgreSQL if connections[alias].vendor == "postgresql" else Database
-    return vendor(alias)
+    connection = connections[alias]
+    if connection.vendor not in VENDORS:
+        raise ImproperlyConfigured(f"Alya's tables cannot be in {connection.display_name} ({alias!r}).")
+    return VENDORS[connection.vendor](alias)

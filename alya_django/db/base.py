@@ -1,20 +1,26 @@
-"""What Alya asks of a database, and how the embedded one, SQLite, does it."""
+"""What Alya asks of a database."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet, UUIDField, Value
 
+from alya_django.exceptions import AlyaError
 from alya_django.status import Status
 
 Argument = TypeVar("Argument")
 Answer = TypeVar("Answer")
+
+
+class TransactionLeftOpen(AlyaError):
+    """User code has begun a transaction and not ended it."""
 
 
 class RowEnding(NamedTuple):
@@ -27,15 +33,15 @@ class RowEnding(NamedTuple):
     output_lines: str | None
 
 
-class Database:
+class Database(ABC):
     """
     The statements on rows that are written by hand, because their speed is what Alya is for.
 
     The gate keeps an abort apart from those who change the same rows, which would deadlock it by the order
-    of rows. Where there is one writer at a time, as on SQLite, it is always open.
+    of rows. Where there is one writer at a time it is always open.
     """
 
-    allows_many_writers = False
+    allows_many_writers: ClassVar[bool]
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
@@ -50,35 +56,49 @@ class Database:
 
     def guarded(self, call: Callable[[Argument], Answer]) -> Callable[[Argument], Answer]:
         """
-        Return a call of user code whose failing statements do not spoil the caller's transaction.
+        Return a call of user code that leaves the connection as it found it.
 
-        A worker has none: user code runs in autocommit, and the call is returned as it is. Inside a TestCase there
-        is one, and each call gets a savepoint.
+        A worker has no transaction open: what user code leaves open is rolled back, and is an error of that code.
+        Inside a TestCase there is one: there each call gets a savepoint, so that a failing statement does not spoil
+        the test's transaction.
         """
-        if not self.connection.in_atomic_block:
-            return call
 
         def call_in_savepoint(argument: Argument) -> Answer:
             with self.transaction():
                 return call(argument)
 
-        return call_in_savepoint
+        def call_and_look(argument: Argument) -> Answer:
+            try:
+                return call(argument)
+            finally:
+                if self.has_open_transaction():
+                    self._start_afresh()
+                    raise TransactionLeftOpen("A transaction was left open; it was rolled back.")
+
+        return call_in_savepoint if self.connection.in_atomic_block else call_and_look
+
+    def has_open_transaction(self) -> bool:
+        """Return whether what is read now may never be committed."""
+        connection = self.connection
+        return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
+
+    def drop_broken_connections(self) -> None:
+        """Close the connections of this thread that an error has made unusable, as Django does between requests."""
+        for connection in connections.all(initialized_only=True):
+            if connection.errors_occurred and not connection.in_atomic_block:
+                connection.close_if_unusable_or_obsolete()
 
     def after_commit(self, act: Callable[[], None]) -> None:
         """Act once the caller's transaction is committed; what then fails is logged and fails nothing else."""
         transaction.on_commit(act, using=self.alias, robust=True)
 
+    @abstractmethod
     def insert_rows(self, batch_id: UUID, rows: Iterable[tuple[int, str]]) -> None:
         """
         Insert rows given as (line, input as JSON text); the other columns take their defaults.
 
         The rows must not ask the same connection for anything.
         """
-        with self.connection.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO alya_batchrows (batch_id, line, input) VALUES (%s, %s, %s)",
-                [(batch_id.hex, line, text) for line, text in rows],
-            )
 
     def copy_rows(self, batch_id: UUID, rows: QuerySet[Any]) -> int:
         """Give a batch the lines and inputs of rows of others, as they are stored, and return how many."""
@@ -88,33 +108,32 @@ class Database:
             cursor.execute(f"INSERT INTO alya_batchrows (batch_id, line, input) {select}", parameters)
             return int(cursor.rowcount)
 
+    @abstractmethod
     def record_rows(self, claim: int, endings: Sequence[RowEnding]) -> set[int]:
         """
         End those rows that the claim still holds, return their ids, and leave the others alone.
 
         It must run in a transaction.
         """
-        with self.connection.cursor() as cursor:
-            cursor.execute("SELECT id FROM alya_batchrows WHERE claim = %s", [claim])
-            held = {row_id for (row_id,) in cursor}
-            kept = [ending for ending in endings if ending.row_id in held]
-            cursor.executemany(
-                "UPDATE alya_batchrows SET status = %s, result = %s, messages = %s, output_lines = %s, "
-                "claim = NULL, done_at = STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW') WHERE id = %s",
-                [(*ending[1:], ending.row_id) for ending in kept],
-            )
-        return {ending.row_id for ending in kept}
 
+    @abstractmethod
     def enter(self, batch_id: UUID) -> bool:
         """Pass the gate of a batch, beside others, until the transaction ends; False while it is shut."""
-        return True
 
+    @abstractmethod
     def shut(self, batch_id: UUID) -> None:
         """Shut the gate of a batch until the transaction ends, once all who passed it have gone through."""
 
+    @abstractmethod
     def server(self) -> tuple[int | None, str | None]:
         """Return the server's version, as a number, and its default isolation level; None where there is none."""
-        return None, None
 
+    @abstractmethod
     def tune(self) -> None:
         """Set what the tables need beyond Django's migrations."""
+
+    def _start_afresh(self) -> None:
+        """Throw the connection away, with whatever was made of it."""
+        self.connection.close()
+        # A wrapper that was closed inside a transaction stays there; the next one knows nothing of it.
+        del connections[self.alias]

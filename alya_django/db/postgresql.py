@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from uuid import UUID
 
+from psycopg.pq import TransactionStatus
+
 from alya_django.db.base import Database, RowEnding
 
 # Small enough for the server to store a piece while the next is made, large enough to be worth a system call.
@@ -16,6 +18,12 @@ class PostgreSQL(Database):
     """The reference database."""
 
     allows_many_writers = True
+
+    def has_open_transaction(self) -> bool:
+        raw = self.connection.connection
+        return super().has_open_transaction() or (
+            raw is not None and raw.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+        )
 
     def insert_rows(self, batch_id: UUID, rows: Iterable[tuple[int, str]]) -> None:
         start = f"{batch_id}\t"

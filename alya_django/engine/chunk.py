@@ -21,6 +21,7 @@ from alya_django.status import Kind
 logger = logging.getLogger("alya_django.engine")
 
 BATCHES_REMEMBERED = 1_000
+FLUSH_CHARS = 16_000_000
 
 
 class ChunkRunner:
@@ -39,7 +40,7 @@ class ChunkRunner:
         recorder: Recorder,
         finisher: Finisher,
         is_stopping: Callable[[], bool],
-        on_error: Callable[[Exception], None],
+        on_error: Callable[[BaseException], None],
     ) -> None:
         self._init_blocks = init_blocks
         self._pace = pace
@@ -85,14 +86,15 @@ class ChunkRunner:
     def _in_flushes(self, rows: Iterator[Processed]) -> Iterator[tuple[list[Processed], float]]:
         """Yield the processed rows in what is to be recorded together, with the seconds it took."""
         done: list[Processed] = []
-        flush_seconds = settings.FLUSH_SECONDS
+        chars, flush_seconds = 0, settings.FLUSH_SECONDS
         started = time.monotonic()
         for processed in rows:
             done.append(processed)
+            chars += len(processed.ending.result or "") + len(processed.ending.output_lines or "")
             seconds = time.monotonic() - started
-            if seconds >= flush_seconds or self._is_stopping():
+            if seconds >= flush_seconds or chars >= FLUSH_CHARS or self._is_stopping():
                 yield done, seconds
-                done = []
+                done, chars = [], 0
                 started = time.monotonic()
         if done:
             yield done, time.monotonic() - started

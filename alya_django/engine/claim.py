@@ -150,7 +150,7 @@ class Claimer:
         """
         running = Batch.objects.primary().filter(pk=batch.pk, status=Status.IN_PROGRESS)
         rows = BatchRow.objects.primary().filter(Exists(running), batch=batch.pk)
-        if due := _lock(rows.due().order_by("retry_at"), wanted):
+        if due := _lock(rows.due().order_by("retry_at", "line"), wanted):
             return due
         last_line = self._last_lines.get(batch.pk, 0)
         in_order = rows.queued().order_by("line")

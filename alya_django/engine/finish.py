@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from traceback import format_exception
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
+from django.db import DatabaseError, InterfaceError
 from django.db.models.functions import Now
 
 from alya_django import lifecycle, outputs
@@ -26,6 +28,8 @@ from alya_django.status import Kind, Status
 logger = logging.getLogger("alya_django.engine")
 
 LEASE = timedelta(minutes=2)
+COPY_BYTES_PER_SECOND = 1_000_000
+STORAGE_REST_SECONDS = 30.0
 BLOCK_ROWS = 2_000
 DELIVERIES = 100
 ERROR_MAX = 10_000
@@ -36,7 +40,8 @@ class Finisher:
     Finish batches for one worker.
 
     Every attempt has a token and a lease on the batch; no lock is held while files are copied or user code runs.
-    What ``mark_done`` raises goes to ``on_error``.
+    What ``mark_done`` raises goes to ``on_error``, and so does what the storage raises: what it cannot take now
+    waits, and for STORAGE_REST_SECONDS nothing else is offered to it.
     """
 
     def __init__(
@@ -44,16 +49,19 @@ class Finisher:
         store: Database,
         recorder: Recorder,
         init_blocks: InitBlocks,
-        on_error: Callable[[Exception], None] = lambda error: None,
+        on_error: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self._store = store
         self._recorder = recorder
         self._init_blocks = init_blocks
         self._on_error = on_error
+        self._storage_rests_until = 0.0
 
     def finish(self, batch_id: UUID) -> bool:
         """Finish a batch if all its rows have ended and nobody else is at it; return whether it did."""
         if not Batch.objects.primary().filter(pk=batch_id).complete().exists():
+            return False
+        if self._storage_rests() and self._has_output_lines(batch_id):
             return False
         finisher = uuid4()
         with self._store.transaction():
@@ -64,9 +72,12 @@ class Finisher:
                 return False
         try:
             output_files = self._join_output_files(batch_id, finisher)
-        except BaseException:
+        except BaseException as error:
             self._let_go(batch_id, finisher)
-            raise
+            if not _is_outage(error):
+                raise
+            self._on_outage(batch_id, error)
+            return False
         if not self._close(batch_id, finisher, output_files):
             outputs.delete(output_files.values())
             return False
@@ -79,7 +90,14 @@ class Finisher:
         """Record the row of a slow query and finish it, in one transaction; return 1, or 0 if it was aborted."""
         query_id = chunk.batch.pk
         finisher = uuid4()
-        ending, output_files = self._save_files(query_id, finisher, processed)
+        try:
+            ending, output_files = self._save_files(query_id, finisher, processed)
+        except Exception as error:
+            if not _is_outage(error):
+                raise
+            self._on_outage(query_id, error)
+            self._recorder.requeue(query_id, chunk.claim, delay=STORAGE_REST_SECONDS)
+            return 0
         with self._recorder.gate(query_id):
             recorded = self._recorder.record(query_id, chunk.claim, [ending])
             if recorded:
@@ -100,11 +118,14 @@ class Finisher:
     def deliver(self, batches: BatchQuerySet) -> int:
         """Call ``mark_done`` for finished batches that nobody has seen to; return for how many."""
         delivered = 0
-        for batch in batches.not_marked_done().unattended().order_by("done_at")[:DELIVERIES]:
+        for _ in range(DELIVERIES):
+            usable = batches.exclude(app__in=self._init_blocks.resting())
+            batch = usable.not_marked_done().unattended().order_by("done_at").first()
+            if batch is None:
+                break
             finisher = uuid4()
             mine = Batch.objects.primary().filter(pk=batch.pk).not_marked_done()
-            is_usable = self._init_blocks.is_usable(batch.app)
-            if is_usable and mine.take_finish(finisher, LEASE) and self._mark_done(batch, finisher):
+            if mine.take_finish(finisher, LEASE) and self._mark_done(batch, finisher):
                 delivered += 1
         return delivered
 
@@ -146,7 +167,11 @@ class Finisher:
             for block in self._contributions(batch_id):
                 joiner.add(block)
                 self._renew(batch_id, finisher)
-            return joiner.save(lambda: self._renew(batch_id, finisher))
+            # Nobody renews the lease while a file is copied, so it is as long as the file is large.
+            return joiner.save(lambda size: self._renew(batch_id, finisher, copying=size))
+
+    def _has_output_lines(self, batch_id: UUID) -> bool:
+        return next(self._contributions(batch_id), None) is not None
 
     def _contributions(self, batch_id: UUID) -> Iterator[list[dict[str, str]]]:
         """Yield what the rows contribute to output files, in blocks, in the order of lines."""
@@ -170,7 +195,8 @@ class Finisher:
                 self._let_go(batch.pk, finisher)
                 return False
             error = self._call(registration, batch, block)
-        Batch.objects.primary().filter(pk=batch.pk, finisher=finisher).update(
+        # Whoever has called it to the end has called it, also if it took longer than the lease.
+        Batch.objects.primary().filter(pk=batch.pk).not_marked_done().update(
             marked_done_at=Now(), mark_done_error=error, finisher=None, finisher_until=None
         )
         return True
@@ -185,9 +211,23 @@ class Finisher:
             return "".join(format_exception(error))[-ERROR_MAX:].replace("\0", "")
         return ""
 
-    def _renew(self, batch_id: UUID, finisher: UUID) -> None:
-        Batch.objects.primary().filter(pk=batch_id, finisher=finisher).update(finisher_until=Now() + LEASE)
+    def _storage_rests(self) -> bool:
+        return time.monotonic() < self._storage_rests_until
+
+    def _on_outage(self, batch_id: UUID, error: BaseException) -> None:
+        self._storage_rests_until = time.monotonic() + STORAGE_REST_SECONDS
+        logger.error("The output files of %s wait: the storage failed. %s: %s", batch_id, type(error).__name__, error)
+        self._on_error(cast(Exception, error))
+
+    def _renew(self, batch_id: UUID, finisher: UUID, *, copying: int = 0) -> None:
+        lease = LEASE + timedelta(seconds=copying // COPY_BYTES_PER_SECOND)
+        Batch.objects.primary().filter(pk=batch_id, finisher=finisher).update(finisher_until=Now() + lease)
 
     def _let_go(self, batch_id: UUID, finisher: UUID) -> None:
         """End the lease but leave the token: the next finisher sees that something may lie about."""
         Batch.objects.primary().filter(pk=batch_id, finisher=finisher).update(finisher_until=Now())
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Tell a storage that fails from a database that does, and from the end of the process."""
+    return isinstance(error, Exception) and not isinstance(error, DatabaseError | InterfaceError)

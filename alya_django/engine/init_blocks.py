@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alya_django.conf import settings
+from alya_django.engine.process import describe
+from alya_django.models import database
 from alya_django.registry import registry
 
 logger = logging.getLogger("alya_django.engine")
@@ -22,7 +24,7 @@ class InitFailed(Exception):
         self.cause = cause
         self.delay = delay
         self.is_hopeless = is_hopeless
-        super().__init__(f"The initializer of app {app!r} failed: {type(cause).__name__}: {cause}")
+        super().__init__(f"The initializer of app {app!r} failed: {describe(cause)}")
 
 
 @dataclass(slots=True)
@@ -44,13 +46,17 @@ class InitBlocks:
         failing = self._failing.get(app)
         return failing is None or time.monotonic() >= failing.retry_at
 
+    def resting(self) -> list[str]:
+        """Return the apps whose initializers are given a rest."""
+        return [app for app in self._failing if not self.is_usable(app)]
+
     def get(self, app: str) -> Any:
         """Return the app's live block, made anew if there is none; raise InitFailed."""
         if app in self._blocks and not _is_alive(self._blocks[app]):
             self._close(app)
         if app not in self._blocks:
             try:
-                self._blocks[app] = registry.make_init_block(app)
+                self._blocks[app] = database().guarded(registry.make_init_block)(app)
             except Exception as error:
                 raise self._failed(app, error) from error
             self._failing.pop(app, None)

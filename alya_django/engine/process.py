@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -15,14 +16,13 @@ from alya_django.answers import ErrorMessage
 from alya_django.conf import settings
 from alya_django.db import RowEnding
 from alya_django.engine.claim import Chunk
-from alya_django.exceptions import InvalidInput
 from alya_django.models import Batch, database
 from alya_django.processors import QueryResult, Row, RowFailed, RowResult
 from alya_django.status import Kind, Status
 from alya_django.validation import encode_json
 
 ABORT_ASKED_EVERY_SECONDS = 1.0
-TEXT_MAX = 2_000
+MESSAGE_CHARS_MAX = 2_000
 ANSWERS: dict[Kind, type[RowResult] | type[QueryResult]] = {
     Kind.BATCH: RowResult,
     Kind.SLOW_QUERY: QueryResult,
@@ -38,14 +38,14 @@ class Processed(NamedTuple):
     """
 
     ending: RowEnding
-    error: Exception | None = None
+    error: BaseException | None = None
     output_files: Mapping[str, File[Any] | str] = MappingProxyType({})
 
 
 def engine_message(msgid: int, errcode: str, text: str) -> ErrorMessage:
     """Return a message of Alya's own; the text goes into ``vals`` in a form that can be stored."""
     text = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
-    return ErrorMessage(errcode, vals=(text[:TEXT_MAX],), msgid=msgid)
+    return ErrorMessage(errcode, vals=(text[:MESSAGE_CHARS_MAX],), msgid=msgid)
 
 
 def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[Processed]:
@@ -56,13 +56,14 @@ def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[
     are added to it.
     """
     batch, kind = chunk.batch, chunk.registration.kind
-    run = database().guarded(chunk.registration.method)
+    tables = database()
+    run = tables.guarded(chunk.registration.method)
+    context = json.dumps(batch.context)
     make_row = partial(
         Row,
         batch_id=batch.pk,
         app=batch.app,
         op=batch.op,
-        context=batch.context,
         init_block=init_block,
         is_aborted=_abort_probe(batch),
     )
@@ -72,25 +73,28 @@ def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[
             row = make_row(
                 line=claimed.line,
                 input=json.loads(claimed.input),
+                # Each row has a copy of its own: what one does to it is no other's business.
+                context=json.loads(context),
                 attempt=claimed.attempt,
                 key=f"{root}{claimed.line}",
             )
             processed = _ended(claimed.id, kind, run(row), logical_names)
         except MemoryError:
             raise
-        except Exception as error:
+        except (Exception, CancelledError) as error:
+            tables.drop_broken_connections()
             processed = raised(claimed.id, error)
         yield processed
 
 
-def raised(row_id: int, error: Exception) -> Processed:
+def raised(row_id: int, error: BaseException) -> Processed:
     """Return the failure that an exception makes of a row: meant, or by accident."""
     if isinstance(error, RowFailed):
         try:
             return Processed(RowEnding(row_id, Status.FAILED, None, _messages(error.messages), None))
-        except InvalidInput as fault:
+        except Exception as fault:
             error = fault
-    message = engine_message(10, "processing_error", _description(error))
+    message = engine_message(10, "processing_error", describe(error))
     return Processed(RowEnding(row_id, Status.FAILED, None, _messages((message,)), None), error)
 
 
@@ -116,7 +120,8 @@ def _result_text(result: Any) -> str:
     return "{}" if result is None else encode_json(result, "result")
 
 
-def _description(error: Exception) -> str:
+def describe(error: BaseException) -> str:
+    """Return an exception in words, also one that has none."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:

@@ -48,7 +48,7 @@ class Worker:
         self._app = app if app is None else fold_name(app, "app")
         self._op = op if op is None else fold_name(op, "op")
         self.name = f"{socket.gethostname()[:200]}-{os.getpid()}-{uuid4().hex[:12]}"
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._beats_alone = beats_alone
         self._is_stopping = False
         self._chunk: Chunk | None = None
@@ -156,7 +156,7 @@ class Worker:
             self._sweeper.sweep()
             self._sweep_at = time.monotonic() + settings.SWEEP_SECONDS
 
-    def _note(self, error: Exception) -> None:
+    def _note(self, error: BaseException) -> None:
         self.error = self.error or error
 
     def _pause(self, seconds: float) -> None:

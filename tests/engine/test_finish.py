@@ -130,7 +130,9 @@ class FinishTests:
         assert default_storage.exists(kept)
 
     @pytest.mark.rule("FIN-3")
-    def test_a_failing_storage_leaves_the_batch_to_the_next(self, settings, tmp_path, complete, finisher) -> None:
+    def test_a_failing_storage_leaves_the_batch_to_the_next(
+        self, settings, tmp_path, complete, finisher, caplog
+    ) -> None:
         """When files cannot be stored the batch stays as it is and is finished when they can."""
         blocked = tmp_path / "blocked"
         blocked.write_text("a file where the storage wants a folder")
@@ -139,8 +141,9 @@ class FinishTests:
             **file_system,
             "default": {**file_system["default"], "OPTIONS": {"location": blocked}},
         }
-        with pytest.raises(OSError, match="blocked"):
-            finisher.finish(complete)
+        with caplog.at_level(logging.ERROR, "alya_django.engine"):
+            assert not finisher.finish(complete)
+        assert f"The output files of {complete} wait: the storage failed. NotADirectoryError: " in caplog.text
         assert batches.status(complete).status is Status.IN_PROGRESS
         settings.STORAGES = file_system
         with Worker() as worker:

@@ -103,7 +103,7 @@ class ProcessTests:
         (row,) = run(fail)
         (text,) = row.messages[0].vals
         assert text.startswith("ValueError: \\0 \\ud800 xxx")
-        assert len(text) == process.TEXT_MAX
+        assert len(text) == process.MESSAGE_CHARS_MAX
 
     @pytest.mark.parametrize(
         ("answer", "text"),

@@ -1,0 +1,49 @@
+"""How SQLite, the embedded database, does it: one writer at a time, so with neither gate nor row locks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from alya_django.db.base import Database, RowEnding
+
+
+class SQLite(Database):
+    """The embedded database."""
+
+    allows_many_writers = False
+
+    def has_open_transaction(self) -> bool:
+        raw = self.connection.connection
+        return super().has_open_transaction() or (raw is not None and raw.in_transaction)
+
+    def insert_rows(self, batch_id: UUID, rows: Iterable[tuple[int, str]]) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO alya_batchrows (batch_id, line, input) VALUES (%s, %s, %s)",
+                [(batch_id.hex, line, text) for line, text in rows],
+            )
+
+    def record_rows(self, claim: int, endings: Sequence[RowEnding]) -> set[int]:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT id FROM alya_batchrows WHERE claim = %s", [claim])
+            held = {row_id for (row_id,) in cursor}
+            kept = [ending for ending in endings if ending.row_id in held]
+            cursor.executemany(
+                "UPDATE alya_batchrows SET status = %s, result = %s, messages = %s, output_lines = %s, "
+                "claim = NULL, done_at = STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW') WHERE id = %s",
+                [(*ending[1:], ending.row_id) for ending in kept],
+            )
+        return {ending.row_id for ending in kept}
+
+    def enter(self, batch_id: UUID) -> bool:
+        return True
+
+    def shut(self, batch_id: UUID) -> None:
+        """Do nothing: who writes has the database to itself."""
+
+    def server(self) -> tuple[int | None, str | None]:
+        return None, None
+
+    def tune(self) -> None:
+        """Do nothing: the defaults are right."""
