@@ -2,16 +2,18 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+PORT ?= 8000
 BIN := $(VENV)/bin
 
-.PHONY: help env demo test lint bench serve dist smoke clean
+.PHONY: help env demo test lint docs bench serve dist smoke clean
 
 help:
 	@echo "make demo   send 27 004 real flights through a batch, on SQLite"
 	@echo "make test   run every test; starts and stops the services it needs"
 	@echo "make lint   ruff, mypy, import-linter, missing migrations"
+	@echo "make docs   build the documentation into var/docs, warnings being errors"
 	@echo "make bench  run every benchmark; starts its own PostgreSQL"
-	@echo "make serve  the example project's admin at http://127.0.0.1:8000/"
+	@echo "make serve  a demo site with samples and workers, at http://127.0.0.1:$(PORT)/"
 	@echo "make dist   build wheel and sdist"
 	@echo "make smoke  try the wheel in an empty Django project"
 
@@ -40,13 +42,16 @@ lint: env
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
 
+docs: env
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs var/docs
+	@echo "The documentation is in var/docs/index.html"
+
 bench: env
 	$(BIN)/python -m benchmarks.submit
 	$(BIN)/python -m benchmarks.throughput --processes 1
 
 serve: env
-	$(BIN)/python manage.py migrate --verbosity 0
-	$(BIN)/python manage.py runserver
+	$(BIN)/python manage.py serve --port $(PORT)
 
 dist: env
 	rm -rf dist

@@ -1,8 +1,9 @@
 """
 Settings of the example project.
 
-Database, cache and storage come from the environment: DATABASE_URL, CACHE_URL, STORAGE_DIR. By default
-SQLite, local memory and a local directory, all under ``var/``.
+Database, cache and storage come from the environment: DATABASE_URL, CACHE_URL (a Redis), and S3_BUCKET with
+S3_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or STORAGE_DIR. By default SQLite, local
+memory and a local directory, all under ``var/``.
 """
 
 import os
@@ -26,6 +27,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.staticfiles",
     "alya_django",
+    "example_project.bank",
     "example_project.flights",
 ]
 MIDDLEWARE = [
@@ -50,6 +52,8 @@ TEMPLATES = [
     }
 ]
 ROOT_URLCONF = "example_project.urls"
+LOGIN_URL = "bank:login"
+LOGIN_REDIRECT_URL = "bank:statements"
 
 DATABASES = {"default": dj_database_url.config(default=f"sqlite:///{VAR_DIR / 'example.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
@@ -60,6 +64,15 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+if "CACHE_URL" in os.environ:
+    CACHES["default"] = {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": os.environ["CACHE_URL"],
+        # A poll waits no longer than this for a Redis that does not answer.
+        "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 1, "SOCKET_TIMEOUT": 1},
+    }
+
 STORAGES = {
     "default": {
         "BACKEND": "django.core.files.storage.FileSystemStorage",
@@ -67,6 +80,27 @@ STORAGES = {
     },
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
+if "S3_BUCKET" in os.environ:
+    from boto3.s3.transfer import TransferConfig
+    from botocore.config import Config
+
+    STORAGES["default"] = {
+        "BACKEND": "storages.backends.s3.S3Storage",
+        "OPTIONS": {
+            "bucket_name": os.environ["S3_BUCKET"],
+            "endpoint_url": os.environ.get("S3_ENDPOINT_URL"),
+            "region_name": os.environ.get("AWS_REGION"),
+            # A client's own patience is minutes; what waits for the storage here has a next time.
+            "client_config": Config(
+                s3={"addressing_style": "path" if "S3_ENDPOINT_URL" in os.environ else "auto"},
+                connect_timeout=5,
+                read_timeout=20,
+                retries={"mode": "standard", "total_max_attempts": 3},
+            ),
+            # One part of 8 MB after another; threads would hold up to a dozen in memory.
+            "transfer_config": TransferConfig(use_threads=False),
+        },
+    }
 
 USE_TZ = True
 TIME_ZONE = "America/New_York"

@@ -19,6 +19,7 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.sessions",
     "alya_django",
+    "example_project.bank",
     "example_project.flights",
 ]
 MIDDLEWARE = [

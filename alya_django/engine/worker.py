@@ -56,7 +56,7 @@ class Worker:
     def __enter__(self) -> Self:
         if django_settings.DEBUG:
             logger.warning("DEBUG is on: Django keeps every statement; the worker clears them after each chunk.")
-        registrations = [entry for entry in registry if self._serves(entry)]
+        registrations = self.serves()
         store = database()
         self._record = WorkerRecord.objects.primary().create(
             name=self.name,
@@ -107,6 +107,10 @@ class Worker:
         self._init_blocks.close()
         logger.info("Worker %s has stopped.", self.name)
 
+    def serves(self) -> list[Registration]:
+        """Return the registrations that this worker claims rows for."""
+        return [entry for entry in registry if self._app in (None, entry.app) and self._op in (None, entry.op)]
+
     def stop(self) -> None:
         """Let the loop end after the row in hand; safe in a signal handler."""
         self._is_stopping = True
@@ -147,9 +151,6 @@ class Worker:
         if django_settings.DEBUG:
             reset_queries()
         return rows
-
-    def _serves(self, entry: Registration) -> bool:
-        return self._app in (None, entry.app) and self._op in (None, entry.op)
 
     def _sweep_when_due(self) -> None:
         if time.monotonic() >= self._sweep_at:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import signal
 from argparse import ArgumentParser
-from types import FrameType
 from typing import Any
 
 from django.core.checks import Tags
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+from django.db import router
 
 from alya_django.engine.worker import Worker
-from alya_django.models import database
+from alya_django.exceptions import InvalidInput
+from alya_django.models import Batch
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -28,20 +29,34 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         # Django has run the checks that need no connection; these ask the server.
-        self.check(tags=[Tags.database], databases=[database().alias])
-        worker = Worker(app=options["app"], op=options["op"], beats_alone=True)
-
-        def stop(signum: int, frame: FrameType | None) -> None:
-            for number in SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
-            worker.stop()
-
+        self.check(tags=[Tags.database], databases=[router.db_for_write(Batch)])
+        worker = self._worker(options["app"], options["op"])
         for number in SIGNALS:
-            signal.signal(number, stop)
+            signal.signal(number, lambda signum, frame: self._stop(worker))
         with worker:
             if options["once"]:
                 worker.run_once()
             elif options["drain"]:
-                worker.drain()
+                rows = worker.drain()
+                self.stdout.write(f"{rows} rows ended.")
             else:
                 worker.run()
+
+    def _worker(self, app: str | None, op: str | None) -> Worker:
+        """Return a worker that has something to do, and say what."""
+        try:
+            worker = Worker(app=app, op=op, beats_alone=True)
+        except InvalidInput as error:
+            raise CommandError(str(error)) from None
+        served = ", ".join(f"{entry} ({entry.kind.label})" for entry in worker.serves())
+        if not served:
+            narrowed = " and ".join(f"--{name} {value}" for name, value in (("app", app), ("op", op)) if value)
+            where = f" for {narrowed}" if narrowed else ""
+            raise CommandError(f"No processor is registered{where}; AppConfig.ready() is the place to register one.")
+        self.stdout.write(f"Worker {worker.name} serves {served}.")
+        return worker
+
+    def _stop(self, worker: Worker) -> None:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        worker.stop()

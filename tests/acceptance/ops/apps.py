@@ -1,10 +1,11 @@
 """Ops whose rows take as long as a test wants."""
 
 import time
+from typing import Any
 
 from django.apps import AppConfig
 
-from alya_django import Row, register_batch_processor
+from alya_django import Row, register_batch_processor, register_slow_query_processor
 
 
 class OpsConfig(AppConfig):
@@ -13,8 +14,14 @@ class OpsConfig(AppConfig):
 
     def ready(self) -> None:
         register_batch_processor("acceptance", "sleep", sleep)
+        register_slow_query_processor("acceptance", "answer", answer)
 
 
 def sleep(row: Row) -> None:
     """Take the seconds that the row's input says."""
     time.sleep(row.input)
+
+
+def answer(row: Row) -> Any:
+    """Answer with the question."""
+    return row.input

@@ -29,7 +29,8 @@ class Command(BaseCommand):
         batch_id = batches.submit("flights", "punctuality", flights(), input_file=FILE.name, requested_by="demo")
         nrows = batches.status(batch_id).nrows
         self.stdout.write(f"Batch {batch_id}: {nrows} rows submitted in {time.monotonic() - started:.1f} s.")
-        worker = subprocess.Popen([sys.executable, sys.argv[0], "alya_worker", "--drain"], env=self._environment())
+        command = [sys.executable, sys.argv[0], "alya_worker", "--drain", "--app", "flights"]
+        worker = subprocess.Popen(command, env=self._environment())
         self._follow(batch_id, worker)
         if worker.wait() != 0:
             raise CommandError(f"The worker ended with {worker.returncode}.")

@@ -1,0 +1,125 @@
+"""The Python of the how-to and reference pages: it runs, does what is said, and its tests pass."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.dispatch import Signal
+
+from alya_django import registry, signals
+from alya_django.status import Kind
+from alya_django.testing import isolated_registry, process_row
+from tests.docs import pages
+
+# The code of this page is cut out of the example project.
+EXCERPTS = "how-to/poll-a-slow-query.md"
+HOW_TO = sorted({path.relative_to(pages.DOCS).as_posix() for path in pages.DOCS.glob("how-to/*.md")} - {EXCERPTS})
+OTHERS = ["reference/api.md", "reference/settings.md", "reference/signals.md"]
+SIGNALS = [value for value in vars(signals).values() if isinstance(value, Signal)]
+
+
+def python(page: str) -> Iterator[pages.Block]:
+    """Yield the blocks of Python of a page."""
+    return (block for block in pages.blocks(pages.read(page)) if block.language == "python")
+
+
+def run(page: str) -> dict[str, Any]:
+    """Run the blocks of a page one after the other, and return the names they made."""
+    made: dict[str, Any] = {"__name__": "page"}
+    for block in python(page):
+        # The lines of an error are those of the page.
+        exec(compile("\n" * block.line + block.text, page, "exec"), made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def nothing_registered() -> Iterator[None]:
+    """An empty registry, and afterwards the receivers that were there."""
+    receivers = [(signal, list(signal.receivers)) for signal in SIGNALS]
+    with isolated_registry():
+        yield
+    for signal, before in receivers:
+        signal.receivers[:] = before
+        signal.sender_receivers_cache.clear()
+
+
+class PythonTests:
+    @pytest.mark.parametrize("page", [*HOW_TO, *OTHERS])
+    def test_is_valid(self, page: str) -> None:
+        """Every block can be compiled."""
+        for block in python(page):
+            compile("\n" * block.line + block.text, page, "exec")
+
+    @pytest.mark.parametrize("page", ["how-to/output-files.md", "how-to/redis.md", *OTHERS])
+    def test_runs(self, page: str) -> None:
+        """What the page imports is there, and what it registers is accepted."""
+        run(page)
+
+
+class ProcessorsTests:
+    @pytest.fixture(autouse=True)
+    def page(self) -> None:
+        run("how-to/processors.md")
+
+    def test_registers_them_all(self) -> None:
+        """The page registers these apps and ops, all for batches."""
+        assert {entry.kind for entry in registry} == {Kind.BATCH}
+        assert [str(entry) for entry in registry] == [
+            "bank/fees",
+            "bank/interest",
+            "bank/rates",
+            "bank/transfer",
+            "bank/transfer-check",
+            "mail/reminder",
+        ]
+
+    def test_function(self) -> None:
+        """The function counts with input and context."""
+        assert process_row("bank", "fees", {"amount": 200}, context={"percent": 2}).result == {"fee": 4.0}
+
+    def test_class(self) -> None:
+        """The class does, too."""
+        assert process_row("bank", "interest", {"balance": 100}, context={"rate": 2}).result == {"interest": 200}
+
+    def test_coroutine(self) -> None:
+        """The coroutine is run to its end."""
+        assert process_row("bank", "rates", {}).result == {"rate": 1.5}
+
+    def test_success_and_failures(self) -> None:
+        """The check succeeds, fails by exception and by result, as the page says."""
+        good = process_row("bank", "transfer-check", {"amount": 1, "debtor": "a", "creditor": "b"})
+        assert (good.result, good.output_lines) == ({"checked": True}, {"good.csv": "1,1"})
+        (message,) = process_row("bank", "transfer-check", {"amount": 0}).messages
+        assert (message.errcode, message.field, message.vals) == ("not_positive", "amount", ("0",))
+        missing = process_row("bank", "transfer-check", {"amount": 1}, line=9)
+        assert [message.field for message in missing.messages] == ["debtor", "creditor"]
+        assert missing.output_lines == {"rejected.csv": "9,1"}
+
+    def test_key(self) -> None:
+        """The payment is asked for under the row's key."""
+        assert process_row("bank", "transfer", {"amount": 1}).result == {}
+
+
+@pytest.mark.slow
+class TestingTests:
+    def test_the_tests_of_the_page_pass(self, tmp_path: Path) -> None:
+        """The tests that the page shows are run as a project would run them, on SQLite, and all pass."""
+        module = tmp_path / "test_page.py"
+        module.write_text("\n\n".join(block.text for block in python("how-to/test-your-processors.md")))
+        command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-o", "python_files=test_page.py", f"{module}"]
+        done = subprocess.run(
+            [*command, "--rootdir", f"{tmp_path}", "-c", os.devnull, "-p", "no:randomly", "-p", "no:cacheprovider"],
+            cwd=pages.ROOT,
+            env={**os.environ, "ALYA_TEST_DATABASE": "sqlite", "DJANGO_SETTINGS_MODULE": "tests.settings"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "5 passed" in done.stdout

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from alya_django import Status, batches, register_batch_processor
+from tests.processors import echo
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sqlite, pytest.mark.usefixtures("registry")]
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Give the signals back that the command takes."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+class AlyaWorkerTests:
+    def test_says_what_it_serves_and_what_it_did(self, capsys) -> None:
+        """A line at the start, and with --drain a line at the end."""
+        register_batch_processor("app", "op", echo)
+        batch_id = batches.submit("app", "op", range(12))
+        call_command("alya_worker", "--drain")
+        first, last = capsys.readouterr().out.splitlines()
+        assert first.endswith(" serves app/op (batch).")
+        assert last == "12 rows ended."
+        assert batches.status(batch_id).status is Status.SUCCESS
+
+    def test_once_is_one_chunk(self) -> None:
+        """Ten rows of an op that is new to the worker."""
+        register_batch_processor("app", "op", echo)
+        batch_id = batches.submit("app", "op", range(12))
+        call_command("alya_worker", "--once")
+        assert batches.status(batch_id).nsuccess == 10
+
+    def test_ends_gently_at_the_first_signal(self) -> None:
+        """The endless worker returns when the row in hand is done; a second signal has its ordinary effect."""
+        register_batch_processor("app", "op", lambda row: signal.raise_signal(signal.SIGTERM))
+        batch_id = batches.submit("app", "op", [1, 2])
+        call_command("alya_worker")
+        assert [row.status for row in batches.iter_rows(batch_id)] == [Status.SUCCESS, Status.QUEUED]
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    @pytest.mark.parametrize(
+        ("options", "where"),
+        [([], ""), (["--app", "typo"], " for --app typo"), (["--app", "a", "--op", "b"], " for --app a and --op b")],
+    )
+    def test_refuses_to_serve_nothing(self, options, where) -> None:
+        """A worker that could only wait says so, and what to do."""
+        with pytest.raises(CommandError) as raised:
+            call_command("alya_worker", *options)
+        assert str(raised.value) == (
+            f"No processor is registered{where}; AppConfig.ready() is the place to register one."
+        )
+
+    def test_refuses_what_is_no_name(self) -> None:
+        """An app that cannot be one is an error of the command line."""
+        with pytest.raises(CommandError, match="app: 'a b' is no name"):
+            call_command("alya_worker", "--app", "a b")
