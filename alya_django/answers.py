@@ -39,6 +39,15 @@ class ErrorMessage:
         if not isinstance(self.msgid, int):
             raise TypeError(f"{self!r}: msgid is a number.")
 
+    @classmethod
+    def of(
+        cls, *messages: ErrorMessage | str, field: str = "", vals: tuple[str, ...] = ()
+    ) -> tuple[ErrorMessage, ...]:
+        """Return messages given as such or by their errcodes, which get the field and vals."""
+        return tuple(
+            message if isinstance(message, ErrorMessage) else cls(message, field, vals) for message in messages
+        )
+
     def as_json(self) -> dict[str, JSON]:
         """Return the message as it is stored: ``field`` and ``vals`` only where they say something."""
         stored: dict[str, JSON] = {"msgid": self.msgid, "errcode": self.errcode}

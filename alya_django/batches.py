@@ -151,7 +151,7 @@ def result(batch_id: UUID | str) -> BatchResult:
 
     Source: Alya BatchDone.
     """
-    summary = lifecycle.read_summary(check_id(batch_id), Kind.BATCH, is_fresh=True)
+    summary = lifecycle.read_summary(check_id(batch_id), Kind.BATCH, only_final=True)
     rows = () if summary.try_later else tuple(iter_rows(batch_id))
     return BatchResult(rows=rows, **{field.name: getattr(summary, field.name) for field in fields(summary)})
 

@@ -111,10 +111,10 @@ def insert_rows(batch_id: UUID, rows: Iterable[JSON | BatchInput], *, last_line:
     return total
 
 
-def read_summary(batch_id: UUID, kind: Kind, *, is_fresh: bool = False) -> Summary:
-    """Return a batch's summary, from the cache if it is there; a fresh one, only if it is final."""
+def read_summary(batch_id: UUID, kind: Kind, *, only_final: bool = False) -> Summary:
+    """Return a batch's summary, from the cache if it is there and, with ``only_final``, is final."""
     summary = status_cache.load(batch_id)
-    if summary is None or summary.kind is not kind or (is_fresh and summary.try_later):
+    if summary is None or summary.kind is not kind or (only_final and summary.try_later):
         summary = Batch.objects.primary().find(batch_id, kind).summary()
         # Inside a transaction this may be what is never committed.
         if not database().has_open_transaction():
@@ -135,7 +135,7 @@ def read_answer(query_id: UUID) -> QueryAnswer:
 
 def open_output(batch_id: UUID | str, kind: Kind, name: str) -> File[Any]:
     """Open an output file of a finished batch; raise NotFound if there is none of this name."""
-    output_files = read_summary(check_id(batch_id), kind, is_fresh=True).output_files
+    output_files = read_summary(check_id(batch_id), kind, only_final=True).output_files
     if name not in output_files:
         raise NotFound(f"The {kind.label} {batch_id} has no output file {name!r}.")
     return outputs.open(output_files[name])

@@ -61,10 +61,7 @@ class RowFailed(AlyaError):
     """
 
     def __init__(self, *messages: ErrorMessage | str, field: str = "", vals: tuple[str, ...] = ()) -> None:
-        self.messages = tuple(
-            message if isinstance(message, ErrorMessage) else ErrorMessage(message, field, tuple(vals))
-            for message in messages
-        )
+        self.messages = ErrorMessage.of(*messages, field=field, vals=vals)
         super().__init__(*self.messages)
 
 
@@ -95,7 +92,7 @@ class RowResult:
         output_lines: Mapping[str, str] | None = None,
     ) -> RowResult:
         """Return a failure for the reasons given: ErrorMessages, or their errcodes."""
-        return cls(Status.FAILED, result, RowFailed(*messages).messages, output_lines or {})
+        return cls(Status.FAILED, result, ErrorMessage.of(*messages), output_lines or {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +123,7 @@ class QueryResult:
         output_files: Mapping[str, File[Any] | str] | None = None,
     ) -> QueryResult:
         """Return a failure for the reasons given: ErrorMessages, or their errcodes."""
-        return cls(Status.FAILED, result, RowFailed(*messages).messages, output_files or {})
+        return cls(Status.FAILED, result, ErrorMessage.of(*messages), output_files or {})
 
 
 class BatchProcessor:

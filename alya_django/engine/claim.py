@@ -109,10 +109,10 @@ class Claimer:
         if not (scope := self._scope(Kind.BATCH)):
             return None
         for batch in self._candidates(Batch.objects.primary().runnable().of(scope)):
-            is_running = batch.status == Status.IN_PROGRESS or Batch.objects.primary().filter(pk=batch.pk).start()
-            if is_running and (chunk := self._take_rows(batch)):
+            if batch.status == Status.QUEUED and not Batch.objects.primary().filter(pk=batch.pk).start():
+                self.met_locks = True
+            elif chunk := self._take_rows(batch):
                 return chunk
-            self.met_locks = True
         return None
 
     def _candidates(self, batches: BatchQuerySet) -> Iterator[Batch]:
@@ -131,13 +131,14 @@ class Claimer:
         claim = next(self._claims)
         with self._store.transaction():
             if not self._store.enter(batch.pk):
+                self.met_locks = True
                 return None
             rows = self._lock_rows(batch, wanted)
             if rows:
                 BatchRow.objects.primary().filter(pk__in=[row.id for row in rows]).claim(claim, self._name)
-        if len(rows) < wanted:
-            self._note_drained(batch)
+        is_drained = len(rows) < wanted and self._note_drained(batch)
         if not rows:
+            self.met_locks = self.met_locks or not is_drained
             return None
         self._charge(batch, len(rows) * self._pace.seconds(registration))
         return Chunk(claim, batch, registration, rows)
@@ -161,12 +162,18 @@ class Claimer:
             self._last_lines[batch.pk] = found[-1].line
         return found
 
-    def _note_drained(self, batch: Batch) -> None:
-        """Let no worker look here again, unless rows are only locked; a row that is due clears the mark."""
+    def _note_drained(self, batch: Batch) -> bool:
+        """
+        Let no worker look into a batch again, unless its rows are only locked; return whether that is so.
+
+        A row that is due clears the mark.
+        """
         queued = BatchRow.objects.primary().filter(batch=batch.pk).queued()
-        if not queued.order_by("line").values_list("line")[:1]:
-            self._last_lines.pop(batch.pk, None)
-            Batch.objects.primary().filter(pk=batch.pk).set_drained()
+        if queued.order_by("line").values_list("line")[:1]:
+            return False
+        self._last_lines.pop(batch.pk, None)
+        Batch.objects.primary().filter(pk=batch.pk).set_drained()
+        return True
 
     def _charge(self, batch: Batch, seconds: float) -> None:
         self._latest_turn = max(self._latest_turn, batch.turn)
