@@ -218,7 +218,7 @@ class JoinerTests:
         with outputs.Joiner(uuid4(), uuid4()) as joiner:
             joiner.add([{"a": "1", "b": "x"}, {"a": "2\n"}])
             joiner.add([])
-            joiner.add([{"b": "y"}, {}, {"a": "3"}])
+            joiner.add([{"b": "y"}, {}, {"a": "3", "b": "", "c": ""}])
             files = joiner.save(lambda size: None)
         assert {name: (folder / path).read_bytes() for name, path in files.items()} == {
             "a": b"1\n2\n3\n",

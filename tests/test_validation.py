@@ -241,6 +241,22 @@ class EncodeJsonTests:
         assert str(caught.value) == "line 1: input: a value nested more than 500 deep cannot be stored as JSON."
 
     @pytest.mark.rule("SUB-7")
+    def test_refuses_a_value_that_is_too_long(self, monkeypatch):
+        """A text longer than PostgreSQL can hold is refused before it gets there."""
+        monkeypatch.setattr("alya_django.validation.JSON_CHARS_MAX", 100)
+        assert len(encode_json("x" * 98, "input")) == 100
+        with pytest.raises(InvalidInput) as caught:
+            encode_json("x" * 99, "input", line=3)
+        assert str(caught.value) == "line 3: input: has 101 characters as JSON, the limit is 100."
+
+    @pytest.mark.rule("SUB-7")
+    def test_passes_over_what_is_right_on_the_way_to_the_fault(self):
+        """Nulls, numbers, booleans and texts before the fault are no faults."""
+        with pytest.raises(InvalidInput) as caught:
+            encode_json([None, 1, 1.5, True, "x", {"y": b""}], "input")
+        assert str(caught.value) == "input[5].y: a value of type bytes cannot be stored as JSON."
+
+    @pytest.mark.rule("SUB-7")
     def test_refuses_a_number_with_too_many_digits(self):
         """A number that Python itself will not write out is refused, and its place named."""
         with pytest.raises(InvalidInput) as caught:

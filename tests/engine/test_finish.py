@@ -6,10 +6,12 @@ from uuid import uuid4
 import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import default_storage
+from django.db import OperationalError
 
 from alya_django import (
     AlreadyDone,
     BatchProcessor,
+    QueryResult,
     Row,
     RowFailed,
     RowResult,
@@ -151,6 +153,19 @@ class FinishTests:
         assert batches.status(complete).status is Status.SUCCESS
         check_invariants()
 
+    @pytest.mark.rule("FIN-3")
+    def test_a_failing_database_is_no_failing_storage(self, complete, finisher, monkeypatch) -> None:
+        """Who loses the database while it reads the rows says so, and leaves the batch to the next."""
+
+        def fail(batch_id):
+            raise OperationalError("the connection is lost")
+
+        monkeypatch.setattr(finisher, "_contributions", fail)
+        with pytest.raises(OperationalError, match="the connection is lost"):
+            finisher.finish(complete)
+        monkeypatch.undo()
+        assert finisher.finish(complete)
+
     @pytest.mark.rule("ABT-6")
     def test_abort_comes_too_late_when_all_rows_have_ended(self, complete, finisher) -> None:
         """AlreadyDone tells the state that the batch is about to have; a worker finishes it."""
@@ -188,9 +203,23 @@ class SlowQueryFinishTests:
         assert (query.status, query.nsuccess, query.nfailed, query.naborted) == (Status.SUCCESS, 1, 0, 0)
         check_invariants()
 
+    @pytest.mark.rule("FIN-3")
+    def test_a_failing_database_is_no_failing_storage(self, monkeypatch) -> None:
+        """A storage that lies in the database fails as the database does: the worker hears of it."""
+
+        def fail(*arguments):
+            raise OperationalError("the connection is lost")
+
+        files = {"a.csv": ContentFile(b"x")}
+        register_slow_query_processor("app", "op", lambda row: QueryResult.success(output_files=files))
+        query_id = slow_queries.submit("app", "op", {})
+        monkeypatch.setattr(outputs, "save", fail)
+        with pytest.raises(OperationalError, match="the connection is lost"):
+            drain()
+        assert slow_queries.result(query_id).try_later
+
     def test_files_of_an_aborted_query_are_deleted(self) -> None:
         """A late answer is dropped with the files that came with it."""
-        from alya_django import QueryResult
 
         def abort_and_answer(row: Row) -> QueryResult:
             slow_queries.abort(row.batch_id)

@@ -179,6 +179,14 @@ class ProcessTests:
         assert [row.status for row in rows] == [Status.SUCCESS, Status.SUCCESS, Status.FAILED, Status.SUCCESS]
         assert rows[2].messages[0].vals == ("ValueError: The batch would have more than 2 output files.",)
 
+    def test_the_names_of_many_batches_are_not_remembered_for_ever(self, monkeypatch) -> None:
+        """Beyond so many batches a worker forgets the names of their files, and goes on."""
+        monkeypatch.setattr("alya_django.engine.chunk.BATCHES_REMEMBERED", 2)
+        register_batch_processor("app", "op", lambda row: RowResult.success(output_lines={"a": "x"}), chunk_rows=1)
+        ids = [batches.submit("app", "op", range(3)) for _ in range(4)]
+        drain()
+        assert {batches.status(batch_id).status for batch_id in ids} == {Status.SUCCESS}
+
     def test_a_coroutine_function_is_awaited(self) -> None:
         """A processor may be ``async def``."""
 
