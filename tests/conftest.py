@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TypeVar
 
 import pytest
 from django.db import connections
 
+from alya_django import status_cache
 from alya_django.engine.claim import Claimer
 from alya_django.engine.finish import Finisher
 from alya_django.engine.init_blocks import InitBlocks
@@ -19,17 +21,63 @@ from alya_django.registry import registry as all_registered
 from alya_django.testing import isolated_registry
 from tests import services
 
+Server = TypeVar("Server")
 IS_SQLITE = os.environ.get("ALYA_TEST_DATABASE") == "sqlite"
+
+
+@contextmanager
+def _or_exit(service: AbstractContextManager[Server]) -> Iterator[Server]:
+    """Start a service; one that cannot be started ends the run and says what to do."""
+    try:
+        server = service.__enter__()
+    except services.ServiceFailed as failure:
+        pytest.exit(f"{failure}", returncode=3)
+    try:
+        yield server
+    finally:
+        service.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[services.PostgreSQL]:
     """The PostgreSQL of this run."""
-    try:
-        with services.postgresql() as server:
-            yield server
-    except services.ServiceFailed as failure:
-        pytest.exit(f"{failure}", returncode=3)
+    with _or_exit(services.postgresql()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _redis() -> Iterator[services.Redis]:
+    with _or_exit(services.redis()) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(_redis: services.Redis) -> Iterator[services.Redis]:
+    """The Redis of this run, which a test may stop."""
+    _redis.start()
+    yield _redis
+    _redis.start()
+
+
+@pytest.fixture(scope="session")
+def _s3() -> Iterator[services.S3]:
+    with _or_exit(services.s3()) as server:
+        yield server
+
+
+@pytest.fixture
+def s3(_s3: services.S3) -> Iterator[services.S3]:
+    """The S3 server of this run, which a test may stop."""
+    _s3.start()
+    yield _s3
+    _s3.start()
+
+
+@pytest.fixture(autouse=True)
+def _caches_are_trusted() -> Iterator[None]:
+    """No test pays for the outage of another's cache."""
+    yield
+    status_cache.access.forget()
 
 
 @pytest.fixture(scope="session")

