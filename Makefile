@@ -32,8 +32,10 @@ demo: env
 	$(BIN)/python manage.py demo
 
 test: env
-	$(BIN)/python -m pytest
-	ALYA_TEST_DATABASE=sqlite $(BIN)/python -m pytest -m sqlite
+	$(BIN)/coverage erase
+	$(BIN)/python -m pytest --cov --cov-report=
+	ALYA_TEST_DATABASE=sqlite $(BIN)/python -m pytest -m sqlite --cov --cov-append --cov-report=
+	$(BIN)/coverage report --fail-under=100
 
 lint: env
 	$(BIN)/ruff check .

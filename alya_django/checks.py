@@ -11,6 +11,7 @@ from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections, router
 
+from alya_django import outputs, s3_streams
 from alya_django.conf import DEFAULTS, settings
 from alya_django.db import VENDORS
 from alya_django.models import Batch, database
@@ -39,6 +40,7 @@ def register_checks() -> None:
     register(check_settings, "alya_django")
     register(check_aliases, "alya_django")
     register(check_cache, "alya_django", deploy=True)
+    register(check_storage, "alya_django", deploy=True)
     register(check_database_settings, "alya_django")
     register(check_database, Tags.database)
 
@@ -87,6 +89,16 @@ def check_cache(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -
             id="alya_django.W001",
         )
     ]
+
+
+def check_storage(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Check how a storage on S3 would treat output files."""
+    if settings.STORAGE not in django_settings.STORAGES:
+        return []
+    storage = outputs.storage()
+    if not s3_streams.is_s3_storage(storage):
+        return []
+    return [*_public_files(storage), *_hungry_copies(storage)]
 
 
 def check_database_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
@@ -160,6 +172,27 @@ def _short_lives() -> Iterator[CheckMessage]:
             f"{settings.HEARTBEAT_SECONDS} s.",
             hint="Make ALYA['WORKER_TTL_SECONDS'] at least three times ALYA['HEARTBEAT_SECONDS']: a beat may be late.",
             id="alya_django.E008",
+        )
+
+
+def _public_files(storage: Any) -> Iterator[CheckMessage]:
+    if str(storage.default_acl or "").startswith("public"):
+        yield Warning(
+            f"ALYA['STORAGE'] is {settings.STORAGE!r}, where every file is {storage.default_acl}.",
+            hint="Leave default_acl out, or give Alya a storage of its own: anybody who has or guesses the "
+            "address of an output file could read it.",
+            id="alya_django.W002",
+        )
+
+
+def _hungry_copies(storage: Any) -> Iterator[CheckMessage]:
+    if storage.transfer_config.use_threads:
+        yield Warning(
+            f"ALYA['STORAGE'] is {settings.STORAGE!r}, which copies a file with "
+            f"{storage.transfer_config.max_concurrency} threads at a time.",
+            hint="Set transfer_config to TransferConfig(use_threads=False): the threads hold more than 100 MB of a "
+            "large output file in a worker's memory, and save little time.",
+            id="alya_django.W003",
         )
 
 

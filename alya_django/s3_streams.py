@@ -15,9 +15,13 @@ BUFFER_BYTES = 262_144
 
 
 def is_s3(file: File[Any]) -> bool:
-    """Tell whether a file that a storage has opened is one of S3; where it is, its module has been imported."""
-    module = sys.modules.get("storages.backends.s3")
-    return module is not None and isinstance(file, module.S3File)
+    """Tell whether a file that a storage has opened is one of S3."""
+    return _is_a("S3File", file)
+
+
+def is_s3_storage(storage: Storage) -> bool:
+    """Tell whether a storage is one on S3."""
+    return _is_a("S3Storage", storage)
 
 
 def stream(file: Any, storage: Storage) -> File[Any]:
@@ -26,6 +30,12 @@ def stream(file: Any, storage: Storage) -> File[Any]:
     if _is_compressed(file, storage):
         content = GzipFile(fileobj=content)
     return File(content, file.name)
+
+
+def _is_a(name: str, value: object) -> bool:
+    # Where there is such a thing, its module has been imported.
+    module = sys.modules.get("storages.backends.s3")
+    return module is not None and isinstance(value, getattr(module, name))
 
 
 def _parameters(name: str, storage: Any) -> dict[str, Any]:

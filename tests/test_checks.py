@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from boto3.s3.transfer import TransferConfig
 from django.core.checks import Error, Warning, run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
@@ -130,6 +131,48 @@ class CacheTests:
         deployment = run_checks(tags=["alya_django"], include_deployment_checks=True)
         assert everyday == []
         assert [message.id for message in deployment] == ["alya_django.W001"]
+
+
+def on_s3(settings, **options) -> None:
+    """Let the storage be one on S3, which is not asked for anything."""
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": {"bucket_name": "b", **options}},
+    }
+
+
+class StorageTests:
+    def test_w002_files_for_everybody(self, settings) -> None:
+        """A canned ACL that lets anybody read is worth a word."""
+        on_s3(settings, default_acl="public-read", transfer_config=TransferConfig(use_threads=False))
+        assert checks.check_storage() == [
+            Warning(
+                "ALYA['STORAGE'] is 'default', where every file is public-read.",
+                hint="Leave default_acl out, or give Alya a storage of its own: anybody who has or guesses the "
+                "address of an output file could read it.",
+                id="alya_django.W002",
+            )
+        ]
+
+    def test_w003_copies_that_fill_the_memory(self, settings) -> None:
+        """The storage's default copies with ten threads."""
+        on_s3(settings)
+        assert checks.check_storage() == [
+            Warning(
+                "ALYA['STORAGE'] is 'default', which copies a file with 10 threads at a time.",
+                hint="Set transfer_config to TransferConfig(use_threads=False): the threads hold more than 100 MB of "
+                "a large output file in a worker's memory, and save little time.",
+                id="alya_django.W003",
+            )
+        ]
+
+    def test_a_storage_as_it_should_be(self, settings) -> None:
+        """Neither a local directory nor S3 with care is complained of, nor one that is not there."""
+        assert checks.check_storage() == []
+        on_s3(settings, transfer_config=TransferConfig(use_threads=False))
+        assert checks.check_storage() == []
+        settings.ALYA = {"STORAGE": "nowhere"}
+        assert checks.check_storage() == []
 
 
 @pytest.fixture
