@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
@@ -40,16 +41,25 @@ class Worker:
     Work off batches and slow queries, in this thread and on its connection.
 
     A context manager: inside it the worker is registered, at its end rows it still holds are given back and the
-    init blocks closed. With ``beats_alone`` its heartbeat has a thread and a connection of its own. ``error`` is
-    the first exception of user code, which failed no more than its row.
+    init blocks closed. With ``beats_alone`` its heartbeat has a thread and a connection of its own; after each
+    chunk ``on_rows`` is told how many rows ended. ``error`` is the first exception of user code, which failed no
+    more than its row.
     """
 
-    def __init__(self, *, app: str | None = None, op: str | None = None, beats_alone: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        app: str | None = None,
+        op: str | None = None,
+        beats_alone: bool = False,
+        on_rows: Callable[[int], None] = lambda rows: None,
+    ) -> None:
         self._app = app if app is None else fold_name(app, "app")
         self._op = op if op is None else fold_name(op, "op")
         self.name = f"{socket.gethostname()[:200]}-{os.getpid()}-{uuid4().hex[:12]}"
         self.error: BaseException | None = None
         self._beats_alone = beats_alone
+        self._on_rows = on_rows
         self._is_stopping = False
         self._chunk: Chunk | None = None
 
@@ -147,6 +157,7 @@ class Worker:
             return None
         rows = self._runner.run(self._chunk)
         self._heartbeat.count(rows)
+        self._on_rows(rows)
         self._chunk = None
         if django_settings.DEBUG:
             reset_queries()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 from argparse import ArgumentParser
+from collections.abc import Callable
 from typing import Any
 
 from django.core.checks import Tags
@@ -12,6 +14,7 @@ from django.db import router
 
 from alya_django.engine.worker import Worker
 from alya_django.exceptions import InvalidInput
+from alya_django.management.terminal import rows_line
 from alya_django.models import Batch
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -30,7 +33,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         # Django has run the checks that need no connection; these ask the server.
         self.check(tags=[Tags.database], databases=[router.db_for_write(Batch)])
-        worker = self._worker(options["app"], options["op"])
+        with rows_line(sys.stdout) as on_rows:
+            self._work(self._worker(options["app"], options["op"], on_rows), options)
+
+    def _work(self, worker: Worker, options: dict[str, Any]) -> None:
         for number in SIGNALS:
             signal.signal(number, lambda signum, frame: self._stop(worker))
         with worker:
@@ -42,10 +48,10 @@ class Command(BaseCommand):
             else:
                 worker.run()
 
-    def _worker(self, app: str | None, op: str | None) -> Worker:
+    def _worker(self, app: str | None, op: str | None, on_rows: Callable[[int], None]) -> Worker:
         """Return a worker that has something to do, and say what."""
         try:
-            worker = Worker(app=app, op=op, beats_alone=True)
+            worker = Worker(app=app, op=op, beats_alone=True, on_rows=on_rows)
         except InvalidInput as error:
             raise CommandError(str(error)) from None
         served = ", ".join(f"{entry} ({entry.kind.label})" for entry in worker.serves())
