@@ -123,6 +123,14 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         """Make a finisher the one who finishes these batches, for as long as its lease runs."""
         return self.unattended().update(finisher=finisher, finisher_until=Now() + lease)
 
+    def renew_finish(self, finisher: UUID, lease: timedelta) -> int:
+        """Let a finisher's lease run on from now."""
+        return self.filter(finisher=finisher).update(finisher_until=Now() + lease)
+
+    def leave_finish(self, finisher: UUID) -> int:
+        """End a finisher's lease but leave its token: the next one sees that something may lie about."""
+        return self.filter(finisher=finisher).update(finisher_until=Now())
+
     def _update_free(self, **values: Any) -> int:
         """Update the batches that nobody has locked, in a transaction of its own or the caller's."""
         with transaction.atomic(using=self.db):

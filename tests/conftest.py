@@ -12,6 +12,7 @@ from django.db import connections
 
 from alya_django import status_cache
 from alya_django.engine.claim import Claimer
+from alya_django.engine.deliver import Deliverer
 from alya_django.engine.finish import Finisher
 from alya_django.engine.init_blocks import InitBlocks
 from alya_django.engine.pace import Pace
@@ -123,4 +124,4 @@ def make_recorder() -> Callable[[int], Recorder]:
 @pytest.fixture
 def make_finisher(make_recorder: Callable[[int], Recorder]) -> Callable[[], Finisher]:
     """Make what finishes batches, for a worker that has no init block yet."""
-    return lambda: Finisher(database(), make_recorder(1), InitBlocks())
+    return lambda: Finisher(database(), make_recorder(1), Deliverer(database(), InitBlocks()))

@@ -59,6 +59,7 @@ class Database(ABC):
         Return a call of user code that leaves the connection as it found it.
 
         A worker has no transaction open: what user code leaves open is rolled back, and is an error of that code.
+        Connections that an error of it has made unusable are closed, those to other databases too.
         Inside a TestCase there is one: there each call gets a savepoint, so that a failing statement does not spoil
         the test's transaction.
         """
@@ -70,6 +71,9 @@ class Database(ABC):
         def call_and_look(argument: Argument) -> Answer:
             try:
                 return call(argument)
+            except BaseException:
+                self._drop_broken_connections()
+                raise
             finally:
                 if self.has_open_transaction():
                     self._start_afresh()
@@ -81,12 +85,6 @@ class Database(ABC):
         """Return whether what is read now may never be committed."""
         connection = self.connection
         return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
-
-    def drop_broken_connections(self) -> None:
-        """Close the connections of this thread that an error has made unusable, as Django does between requests."""
-        for connection in connections.all(initialized_only=True):
-            if connection.errors_occurred and not connection.in_atomic_block:
-                connection.close_if_unusable_or_obsolete()
 
     def after_commit(self, act: Callable[[], None]) -> None:
         """Act once the caller's transaction is committed; what then fails is logged and fails nothing else."""
@@ -137,3 +135,9 @@ class Database(ABC):
         self.connection.close()
         # A wrapper that was closed inside a transaction stays there; the next one knows nothing of it.
         del connections[self.alias]
+
+    def _drop_broken_connections(self) -> None:
+        """Close the connections of this thread that an error has made unusable, as Django does between requests."""
+        for connection in connections.all(initialized_only=True):
+            if connection.errors_occurred and not connection.in_atomic_block:
+                connection.close_if_unusable_or_obsolete()

@@ -1,4 +1,4 @@
-"""End batches whose rows have all ended: count, join the output files, tell, call ``mark_done``."""
+"""End batches whose rows have all ended: count, join the output files, write the final state."""
 
 from __future__ import annotations
 
@@ -6,54 +6,48 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from traceback import format_exception
-from typing import Any, cast
+from typing import cast
 from uuid import UUID, uuid4
 
 from django.db import DatabaseError, InterfaceError
 from django.db.models.functions import Now
 
-from alya_django import lifecycle, outputs
+from alya_django import outputs
 from alya_django.answers import ErrorMessage
 from alya_django.db import Database, RowEnding
 from alya_django.engine.claim import Chunk
-from alya_django.engine.init_blocks import InitBlocks, InitFailed
+from alya_django.engine.deliver import LEASE, Deliverer
 from alya_django.engine.process import Processed, raised
 from alya_django.engine.record import Recorder
 from alya_django.models import Batch, BatchRow
-from alya_django.querysets import BatchQuerySet
-from alya_django.registry import Registration, registry
-from alya_django.status import Kind, Status
+from alya_django.status import Status
 
 logger = logging.getLogger("alya_django.engine")
 
-LEASE = timedelta(minutes=2)
 COPY_BYTES_PER_SECOND = 1_000_000
 STORAGE_REST_SECONDS = 30.0
 BLOCK_ROWS = 2_000
-DELIVERIES = 100
-ERROR_MAX = 10_000
 
 
 class Finisher:
     """
     Finish batches for one worker.
 
-    Every attempt has a token and a lease on the batch; no lock is held while files are copied or user code runs.
-    What ``mark_done`` raises goes to ``on_error``, and so does what the storage raises: what it cannot take now
-    waits, and for STORAGE_REST_SECONDS nothing else is offered to it.
+    Every attempt has a token and a lease on the batch; no lock is held while files are copied. What the storage
+    raises goes to ``on_error``: what it cannot take now waits, and for STORAGE_REST_SECONDS nothing else is offered
+    to it.
     """
 
     def __init__(
         self,
         store: Database,
         recorder: Recorder,
-        init_blocks: InitBlocks,
+        deliverer: Deliverer,
         on_error: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
         self._store = store
         self._recorder = recorder
-        self._init_blocks = init_blocks
+        self._deliverer = deliverer
         self._on_error = on_error
         self._storage_rests_until = 0.0
 
@@ -73,7 +67,7 @@ class Finisher:
         try:
             output_files = self._join_output_files(batch_id, finisher)
         except BaseException as error:
-            self._let_go(batch_id, finisher)
+            Batch.objects.primary().filter(pk=batch_id).leave_finish(finisher)
             if not _is_outage(error):
                 raise
             self._on_outage(batch_id, error)
@@ -83,7 +77,7 @@ class Finisher:
             return False
         if others:
             outputs.delete_other_attempts(batch_id, finisher)
-        self._tell(batch_id, finisher)
+        self._deliverer.tell(batch_id, finisher)
         return True
 
     def finish_slow_query(self, chunk: Chunk, processed: Processed) -> int:
@@ -104,7 +98,7 @@ class Finisher:
                 Batch.objects.primary().filter(pk=query_id).take_finish(finisher, LEASE)
                 self._close(query_id, finisher, output_files)
         if recorded:
-            self._tell(query_id, finisher)
+            self._deliverer.tell(query_id, finisher)
         elif processed.output_files:
             outputs.delete_attempt(query_id, finisher)
         return recorded
@@ -114,20 +108,6 @@ class Finisher:
         Batch.objects.primary().filter(pk=batch_id).start()
         self._recorder.fail_rest(batch_id, message, claim=claim)
         self.finish(batch_id)
-
-    def deliver(self, batches: BatchQuerySet) -> int:
-        """Call ``mark_done`` for finished batches that nobody has seen to; return for how many."""
-        delivered = 0
-        for _ in range(DELIVERIES):
-            usable = batches.exclude(app__in=self._init_blocks.resting())
-            batch = usable.not_marked_done().unattended().order_by("done_at").first()
-            if batch is None:
-                break
-            finisher = uuid4()
-            mine = Batch.objects.primary().filter(pk=batch.pk).not_marked_done()
-            if mine.take_finish(finisher, LEASE) and self._mark_done(batch, finisher):
-                delivered += 1
-        return delivered
 
     def _save_files(self, query_id: UUID, finisher: UUID, processed: Processed) -> tuple[RowEnding, dict[str, str]]:
         """Save the files of a slow query's answer; one that cannot be read, being closed, fails the query."""
@@ -153,15 +133,6 @@ class Finisher:
         )
         return bool(closed)
 
-    def _tell(self, batch_id: UUID, finisher: UUID) -> None:
-        """Let the cache, the project's receivers and the processor know of a final state, now committed."""
-        batch = Batch.objects.primary().get(pk=batch_id)
-        lifecycle.tell_finished(batch)
-        if self._init_blocks.is_usable(batch.app):
-            self._mark_done(batch, finisher)
-        else:
-            self._let_go(batch_id, finisher)
-
     def _join_output_files(self, batch_id: UUID, finisher: UUID) -> dict[str, str]:
         with outputs.Joiner(batch_id, finisher) as joiner:
             for block in self._contributions(batch_id):
@@ -182,35 +153,6 @@ class Finisher:
             yield [output_lines or {} for _, output_lines in block]
             last_line = block[-1][0]
 
-    def _mark_done(self, batch: Batch, finisher: UUID) -> bool:
-        registration = registry.find(Kind(batch.kind), batch.app, batch.op)
-        error = ""
-        if registration is None:
-            logger.warning("No processor for %s/%s: %s ended without mark_done.", batch.app, batch.op, batch.pk)
-        else:
-            try:
-                block = self._init_blocks.get(batch.app)
-            except InitFailed as failure:
-                logger.warning("mark_done of %s waits: %s", batch.pk, failure)
-                self._let_go(batch.pk, finisher)
-                return False
-            error = self._call(registration, batch, block)
-        # Whoever has called it to the end has called it, also if it took longer than the lease.
-        Batch.objects.primary().filter(pk=batch.pk).not_marked_done().update(
-            marked_done_at=Now(), mark_done_error=error, finisher=None, finisher_until=None
-        )
-        return True
-
-    def _call(self, registration: Registration, batch: Batch, block: Any) -> str:
-        """Call ``mark_done`` and return its traceback, empty if all went well."""
-        try:
-            self._store.guarded(registration.mark_done)(batch.details(init_block=block))
-        except Exception as error:
-            logger.exception("mark_done of %s failed.", batch.pk)
-            self._on_error(error)
-            return "".join(format_exception(error))[-ERROR_MAX:].replace("\0", "")
-        return ""
-
     def _storage_rests(self) -> bool:
         return time.monotonic() < self._storage_rests_until
 
@@ -221,11 +163,7 @@ class Finisher:
 
     def _renew(self, batch_id: UUID, finisher: UUID, *, copying: int = 0) -> None:
         lease = LEASE + timedelta(seconds=copying // COPY_BYTES_PER_SECOND)
-        Batch.objects.primary().filter(pk=batch_id, finisher=finisher).update(finisher_until=Now() + lease)
-
-    def _let_go(self, batch_id: UUID, finisher: UUID) -> None:
-        """End the lease but leave the token: the next finisher sees that something may lie about."""
-        Batch.objects.primary().filter(pk=batch_id, finisher=finisher).update(finisher_until=Now())
+        Batch.objects.primary().filter(pk=batch_id).renew_finish(finisher, lease)
 
 
 def _is_outage(error: BaseException) -> bool:

@@ -56,8 +56,7 @@ def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[
     are added to it.
     """
     batch, kind = chunk.batch, chunk.registration.kind
-    tables = database()
-    run = tables.guarded(chunk.registration.method)
+    run = database().guarded(chunk.registration.method)
     context = json.dumps(batch.context)
     make_row = partial(
         Row,
@@ -82,7 +81,6 @@ def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[
         except MemoryError:
             raise
         except (Exception, CancelledError) as error:
-            tables.drop_broken_connections()
             processed = raised(claimed.id, error)
         yield processed
 

@@ -8,6 +8,7 @@ import time
 from django.db.models import Q
 
 from alya_django.conf import settings
+from alya_django.engine.deliver import Deliverer
 from alya_django.engine.finish import Finisher
 from alya_django.engine.process import engine_message
 from alya_django.models import Batch, BatchRow, Worker
@@ -24,15 +25,16 @@ PROCESSOR_NAMES = {Kind.BATCH: "BatchProcessor", Kind.SLOW_QUERY: "SlowQueryProc
 class Sweeper:
     """Look, for one worker, after the batches that its own chunks do not bring to their end."""
 
-    def __init__(self, finisher: Finisher, *, app: str | None, op: str | None) -> None:
+    def __init__(self, finisher: Finisher, deliverer: Deliverer, *, app: str | None, op: str | None) -> None:
         self._finisher = finisher
+        self._deliverer = deliverer
         self._only = {name: value for name, value in (("app", app), ("op", op)) if value is not None}
         self._unserved_since: dict[Op, float] = {}
 
     def look(self) -> int:
         """See to what cannot wait for a sweep; return how many batches moved."""
         woken = Batch.objects.primary().wake(BatchRow.objects.primary().due())
-        return woken + self._finisher.deliver(self._served())
+        return woken + self._deliverer.deliver(self._served())
 
     def sweep(self) -> int:
         """See to everything; return how many batches moved."""
@@ -70,4 +72,4 @@ class Sweeper:
             logger.error("%s Batch %s fails.", text, batch_id)
             self._finisher.give_up(batch_id, engine_message(2, "configerror", text))
             moved += 1
-        return moved + self._finisher.deliver(batches)
+        return moved + self._deliverer.deliver(batches)

@@ -19,6 +19,7 @@ import alya_django
 from alya_django.conf import settings
 from alya_django.engine.chunk import ChunkRunner
 from alya_django.engine.claim import Chunk, Claimer
+from alya_django.engine.deliver import Deliverer
 from alya_django.engine.finish import Finisher
 from alya_django.engine.heartbeat import Heartbeat
 from alya_django.engine.init_blocks import InitBlocks
@@ -78,8 +79,9 @@ class Worker:
         pace = Pace()
         self._init_blocks = InitBlocks()
         self._recorder = Recorder(store, number=self._record.pk, name=self.name)
-        finisher = Finisher(store, self._recorder, self._init_blocks, self._note)
-        self._sweeper = Sweeper(finisher, app=self._app, op=self._op)
+        deliverer = Deliverer(store, self._init_blocks, self._note)
+        finisher = Finisher(store, self._recorder, deliverer, self._note)
+        self._sweeper = Sweeper(finisher, deliverer, app=self._app, op=self._op)
         self._claimer = Claimer(
             store,
             number=self._record.pk,

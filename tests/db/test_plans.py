@@ -13,6 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from alya_django import Status, batches, register_batch_processor, slow_queries
 from alya_django import register_slow_query_processor as register_slow_query
 from alya_django.db import RowEnding
+from alya_django.engine.deliver import Deliverer
+from alya_django.engine.init_blocks import InitBlocks
 from alya_django.engine.record import Recorder
 from alya_django.engine.recover import Sweeper
 from alya_django.engine.worker import Worker
@@ -114,7 +116,7 @@ class PlanTests:
 
     def test_a_look_and_a_sweep_scan_nothing(self, plans_of, make_finisher) -> None:
         """What an idle worker asks every second is answered by partial indexes."""
-        sweeper = Sweeper(make_finisher(), app=None, op=None)
+        sweeper = Sweeper(make_finisher(), Deliverer(database(), InitBlocks()), app=None, op=None)
         assert plans_of(sweeper.sweep) == []
 
     def test_a_line_and_a_page_are_read_without_a_scan(self, plans_of) -> None:

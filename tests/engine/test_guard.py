@@ -228,7 +228,7 @@ class LongMarkDoneTests:
 
     def test_one_app_at_rest_keeps_no_other_waiting(self, monkeypatch) -> None:
         """However many ends an app's failing initializer keeps back, those of other apps are told."""
-        monkeypatch.setattr("alya_django.engine.finish.DELIVERIES", 2)
+        monkeypatch.setattr("alya_django.engine.deliver.DELIVERIES", 2)
         told = []
 
         class Telling(BatchProcessor):
