@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from alya_django import lifecycle
 from alya_django.answers import RowOutcome
+from alya_django.db import RowEnding
 from alya_django.engine.claim import Chunk, ClaimedRow
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
 from alya_django.engine.process import process
@@ -64,19 +65,8 @@ def process_row(
         InvalidInput: A value that JSON cannot hold.
     """
     registration = _find(Kind.BATCH if line else Kind.SLOW_QUERY, app, op)
-    batch = lifecycle.new_batch(
-        registration.kind,
-        app,
-        op,
-        context=context,
-        status=Status.IN_PROGRESS,
-        requested_by="",
-        unique_key=None,
-    )
-    text = "{}" if input is None else encode_json(input, "input", line=line)
-    chunk = Chunk(0, batch, registration, [ClaimedRow(0, line, text, 1)])
+    chunk = _chunk_of_one(registration, input, line, context)
     blocks = InitBlocks()
-    claimed_at = timezone.now()
     try:
         (processed,) = process(chunk, blocks.get(registration.app), set())
     except InitFailed as failure:
@@ -85,19 +75,7 @@ def process_row(
         blocks.close()
     if raise_errors and processed.error is not None:
         raise processed.error
-    ending = processed.ending
-    result, messages, output_lines = (None if text is None else json.loads(text) for text in ending[2:])
-    return BatchRow(
-        line=line,
-        status=ending.status,
-        result=result,
-        messages=messages,
-        output_lines=output_lines,
-        attempts=1,
-        requested_at=claimed_at,
-        claimed_at=claimed_at,
-        done_at=timezone.now(),
-    ).outcome()
+    return _outcome(line, processed.ending)
 
 
 @contextmanager
@@ -112,3 +90,35 @@ def _find(kind: Kind, app: str, op: str) -> Registration:
     if registration is None:
         raise NotFound(f"There is no {kind.label} processor for app {app!r} and op {op!r}.")
     return registration
+
+
+def _chunk_of_one(registration: Registration, input: JSON, line: int, context: dict[str, JSON] | None) -> Chunk:
+    """Return a chunk of one row, as a claim would, of a batch that is not stored."""
+    batch = lifecycle.new_batch(
+        registration.kind,
+        registration.app,
+        registration.op,
+        context=context,
+        status=Status.IN_PROGRESS,
+        requested_by="",
+        unique_key=None,
+    )
+    text = "{}" if input is None else encode_json(input, "input", line=line)
+    return Chunk(0, batch, registration, [ClaimedRow(0, line, text, 1)])
+
+
+def _outcome(line: int, ending: RowEnding) -> RowOutcome:
+    """Return the outcome that a row would have once its ending were stored."""
+    result, messages, output_lines = (None if text is None else json.loads(text) for text in ending[2:])
+    now = timezone.now()
+    return BatchRow(
+        line=line,
+        status=ending.status,
+        result=result,
+        messages=messages,
+        output_lines=output_lines,
+        attempts=1,
+        requested_at=now,
+        claimed_at=now,
+        done_at=now,
+    ).outcome()
