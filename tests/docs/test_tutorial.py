@@ -115,7 +115,9 @@ class Reader:
 
 @pytest.fixture
 def wheel(tmp_path: Path) -> Path:
-    """This checkout, built."""
+    """The package, built: by tox already, or now from this checkout."""
+    if "TOX_PACKAGE" in os.environ:
+        return Path(os.environ["TOX_PACKAGE"])
     folder = tmp_path / "wheel"
     command = [
         sys.executable,
