@@ -1,4 +1,6 @@
-"""Copy all of the project but the package: ``python tests/apart.py TARGET``; what is tested there is the installed one."""
+"""
+Copy all of the project but the package, so that tests meet the installed one: ``python tests/apart.py TARGET``.
+"""
 
 import shutil
 import sys
