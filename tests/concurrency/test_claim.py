@@ -93,6 +93,20 @@ class ClaimTests:
         assert running.result(DEADLINE_SECONDS) is None
         assert batches.status(batch_id).status is Status.SUCCESS
 
+    @pytest.mark.rule("CLM-3", "RUN-1")
+    def test_drain_waits_for_rows_that_are_only_locked(self, monkeypatch) -> None:
+        """The queue is empty when no row is left, not when none can be had at this moment."""
+        rests = []
+        pause = Worker._pause
+        monkeypatch.setattr(Worker, "_pause", lambda self, seconds: rests.append(seconds) or pause(self, seconds))
+        register_batch_processor("app", "op", echo)
+        batch_id = batches.submit("app", "op", [1, 2])
+        with open_transaction(lambda: lock_rows(batch_id, 2)):
+            draining = elsewhere(drain)
+            wait_until(lambda: rests, "the worker rests")
+        assert draining.result(DEADLINE_SECONDS) == 2
+        check_invariants()
+
     @pytest.mark.rule("CLM-2", "CLM-5")
     def test_takes_the_next_batch_when_one_is_locked(self) -> None:
         """A queued batch that somebody has locked is passed over."""
