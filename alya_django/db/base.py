@@ -64,26 +64,32 @@ class Database(ABC):
         the test's transaction.
         """
 
+        connection = self.connection
+
         def call_in_savepoint(argument: Argument) -> Answer:
             with self.transaction():
                 return call(argument)
 
         def call_and_look(argument: Argument) -> Answer:
+            nonlocal connection
             try:
                 return call(argument)
             except BaseException:
                 self._drop_broken_connections()
                 raise
             finally:
-                if self.has_open_transaction():
-                    self._start_afresh()
+                if self.is_in_transaction(connection):
+                    connection = self._start_afresh()
                     raise TransactionLeftOpen("A transaction was left open; it was rolled back.")
 
-        return call_in_savepoint if self.connection.in_atomic_block else call_and_look
+        return call_in_savepoint if connection.in_atomic_block else call_and_look
 
     def has_open_transaction(self) -> bool:
         """Return whether what is read now may never be committed."""
-        connection = self.connection
+        return self.is_in_transaction(self.connection)
+
+    def is_in_transaction(self, connection: BaseDatabaseWrapper) -> bool:
+        """Return whether a connection has a transaction open; asked after every row, so without a statement."""
         return connection.in_atomic_block or (connection.connection is not None and not connection.autocommit)
 
     def after_commit(self, act: Callable[[], None]) -> None:
@@ -130,11 +136,12 @@ class Database(ABC):
     def tune(self) -> None:
         """Set what the tables need beyond Django's migrations."""
 
-    def _start_afresh(self) -> None:
-        """Throw the connection away, with whatever was made of it."""
+    def _start_afresh(self) -> BaseDatabaseWrapper:
+        """Throw the connection away, with whatever was made of it, and return a new one."""
         self.connection.close()
         # A wrapper that was closed inside a transaction stays there; the next one knows nothing of it.
         del connections[self.alias]
+        return self.connection
 
     def _drop_broken_connections(self) -> None:
         """Close the connections of this thread that an error has made unusable, as Django does between requests."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from uuid import UUID
 
+from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.pq import TransactionStatus
 
 from alya_django.db.base import Database, RowEnding
@@ -13,17 +14,17 @@ from alya_django.db.base import Database, RowEnding
 # Small enough for the server to store a piece while the next is made, large enough to be worth a system call.
 PIECE_ROWS = 250
 
+OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
 
 class PostgreSQL(Database):
     """The reference database."""
 
     allows_many_writers = True
 
-    def has_open_transaction(self) -> bool:
-        raw = self.connection.connection
-        return super().has_open_transaction() or (
-            raw is not None and raw.info.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-        )
+    def is_in_transaction(self, connection: BaseDatabaseWrapper) -> bool:
+        raw = connection.connection
+        return super().is_in_transaction(connection) or (raw is not None and raw.pgconn.transaction_status in OPEN)
 
     def insert_rows(self, batch_id: UUID, rows: Iterable[tuple[int, str]]) -> None:
         start = f"{batch_id}\t"

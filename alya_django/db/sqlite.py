@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
+from django.db.backends.base.base import BaseDatabaseWrapper
+
 from alya_django.db.base import Database, RowEnding
 
 
@@ -13,9 +15,9 @@ class SQLite(Database):
 
     allows_many_writers = False
 
-    def has_open_transaction(self) -> bool:
-        raw = self.connection.connection
-        return super().has_open_transaction() or (raw is not None and raw.in_transaction)
+    def is_in_transaction(self, connection: BaseDatabaseWrapper) -> bool:
+        raw = connection.connection
+        return super().is_in_transaction(connection) or (raw is not None and raw.in_transaction)
 
     def insert_rows(self, batch_id: UUID, rows: Iterable[tuple[int, str]]) -> None:
         with self.connection.cursor() as cursor:

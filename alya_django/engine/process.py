@@ -57,7 +57,7 @@ def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[
     """
     batch, kind = chunk.batch, chunk.registration.kind
     run = database().guarded(chunk.registration.method)
-    context = json.dumps(batch.context)
+    context = json.dumps(batch.context) if batch.context else ""
     make_row = partial(
         Row,
         batch_id=batch.pk,
@@ -73,7 +73,7 @@ def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[
                 line=claimed.line,
                 input=json.loads(claimed.input),
                 # Each row has a copy of its own: what one does to it is no other's business.
-                context=json.loads(context),
+                context=json.loads(context) if context else {},
                 attempt=claimed.attempt,
                 key=f"{root}{claimed.line}",
             )
