@@ -44,7 +44,7 @@ class Command(BaseCommand):
                 worker.run_once()
             elif options["drain"]:
                 rows = worker.drain()
-                self.stdout.write(f"{rows} rows ended.")
+                self._say(f"{rows} rows ended.")
             else:
                 worker.run()
 
@@ -59,8 +59,13 @@ class Command(BaseCommand):
             narrowed = " and ".join(f"--{name} {value}" for name, value in (("app", app), ("op", op)) if value)
             where = f" for {narrowed}" if narrowed else ""
             raise CommandError(f"No processor is registered{where}; AppConfig.ready() is the place to register one.")
-        self.stdout.write(f"Worker {worker.name} serves {served}.")
+        self._say(f"Worker {worker.name} serves {served}.")
         return worker
+
+    def _say(self, text: str) -> None:
+        """Write a line, at once also where nobody sits at a terminal."""
+        self.stdout.write(text)
+        self.stdout.flush()
 
     def _stop(self, worker: Worker) -> None:
         for number in SIGNALS:
