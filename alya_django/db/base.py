@@ -59,11 +59,10 @@ class Database(ABC):
         Return a call of user code that leaves the connection as it found it.
 
         A worker has no transaction open: what user code leaves open is rolled back, and is an error of that code.
-        Connections that an error of it has made unusable are closed, those to other databases too.
-        Inside a TestCase there is one: there each call gets a savepoint, so that a failing statement does not spoil
-        the test's transaction.
+        Connections that an error of it has made unusable are closed, those to other databases too. Inside a TestCase
+        there is one: there each call gets a savepoint, so that a failing statement does not spoil the test's
+        transaction.
         """
-
         connection = self.connection
 
         def call_in_savepoint(argument: Argument) -> Answer:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import cast
 from uuid import UUID, uuid4
 
 from django.db import DatabaseError, InterfaceError
@@ -159,7 +158,7 @@ class Finisher:
     def _on_outage(self, batch_id: UUID, error: BaseException) -> None:
         self._storage_rests_until = time.monotonic() + STORAGE_REST_SECONDS
         logger.error("The output files of %s wait: the storage failed. %s: %s", batch_id, type(error).__name__, error)
-        self._on_error(cast(Exception, error))
+        self._on_error(error)
 
     def _renew(self, batch_id: UUID, finisher: UUID, *, copying: int = 0) -> None:
         lease = LEASE + timedelta(seconds=copying // COPY_BYTES_PER_SECOND)

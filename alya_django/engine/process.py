@@ -96,6 +96,14 @@ def raised(row_id: int, error: BaseException) -> Processed:
     return Processed(RowEnding(row_id, Status.FAILED, None, _messages((message,)), None), error)
 
 
+def describe(error: BaseException) -> str:
+    """Return an exception in words, also one that has none."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
 def _ended(row_id: int, kind: Kind, returned: Any, logical_names: set[str]) -> Processed:
     """Return the ending that a processor's answer makes; raise for an answer that is none."""
     if not isinstance(returned, RowResult | QueryResult):
@@ -116,14 +124,6 @@ def _ended(row_id: int, kind: Kind, returned: Any, logical_names: set[str]) -> P
 
 def _result_text(result: Any) -> str:
     return "{}" if result is None else encode_json(result, "result")
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception in words, also one that has none."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:
-        return type(error).__name__
 
 
 def _messages(messages: tuple[ErrorMessage, ...]) -> str | None:
