@@ -27,6 +27,9 @@ LEAST: dict[str, float] = {
     "STATUS_CACHE_SECONDS": 1,
     "BATCH_ROWS_MAX": 1,
     "OUTPUT_FILES_MAX": 1,
+    "MAX_ATTEMPTS": 1,
+    "RETRY_SECONDS": 0,
+    "TIME_LIMIT_SECONDS": 0.1,
     "HEARTBEAT_SECONDS": 0.1,
     "WORKER_TTL_SECONDS": 0.3,
     "SWEEP_SECONDS": 0,
@@ -157,7 +160,7 @@ def _wrong_values(given: dict[str, Any]) -> Iterator[CheckMessage]:
             kinds = (int,) if isinstance(default, int) and not key.endswith("_SECONDS") else (int, float)
             is_right = isinstance(value, kinds) and not isinstance(value, bool) and LEAST[key] <= value < float("inf")
             wanted = f"{'a whole number' if kinds == (int,) else 'a number'} of at least {LEAST[key]:g}"
-        if not is_right:
+        if not (is_right or (value is None and default is None)):
             yield Error(
                 f"ALYA[{key!r}] is {value!r}.",
                 hint=f"It must be {wanted}; the default is {default!r}.",

@@ -65,6 +65,21 @@ class RowFailed(AlyaError):
         super().__init__(*self.messages)
 
 
+class RetryLater(AlyaError):
+    """
+    Raise it to put the row off: it is processed again after ``delay`` seconds.
+
+    Without a delay it waits for RETRY_SECONDS, twice as long each further time. A row that was put off, or lost its
+    worker, ``max_attempts`` times fails instead.
+    """
+
+    def __init__(self, delay: float | None = None) -> None:
+        if delay is not None and not (isinstance(delay, int | float) and 0 <= delay < float("inf")):
+            raise ValueError(f"RetryLater waits for a number of seconds, not {delay!r}.")
+        self.delay = delay
+        super().__init__("The row was put off.")
+
+
 @dataclass(frozen=True, slots=True)
 class RowResult:
     """What a batch processor may return for a row; plain JSON means success with that result."""
@@ -130,10 +145,16 @@ class BatchProcessor:
     """
     Process the rows of batches of one app and op; one instance serves a whole process.
 
-    ``chunk_rows``: at most so many rows are claimed at once; None leaves it to CHUNK_ROWS.
+    Its attributes are options: see ``alya_django.options.Options``.
     """
 
+    atomic: bool = False
+    concurrency: int = 1
+    max_attempts: int | None = None
+    time_limit: float | None = None
     chunk_rows: int | None = None
+    max_failed: float | None = None
+    retry_on: tuple[type[Exception], ...] = ()
 
     def do_batch_job(self, row: Row) -> RowResult | JSON | None:
         """
@@ -153,7 +174,12 @@ class BatchProcessor:
 
 
 class SlowQueryProcessor:
-    """Answer the slow queries of one app and op; one instance serves a whole process."""
+    """Answer the slow queries of one app and op; its attributes are options, as BatchProcessor's are."""
+
+    atomic: bool = False
+    max_attempts: int | None = None
+    time_limit: float | None = None
+    retry_on: tuple[type[Exception], ...] = ()
 
     def do_slow_query(self, row: Row) -> QueryResult | JSON | None:
         """Answer one slow query, whose ``row.line`` is 0."""

@@ -13,6 +13,7 @@ from asgiref.sync import async_to_sync
 
 from alya_django.answers import BatchDetails
 from alya_django.exceptions import AlreadyRegistered, InvalidInput
+from alya_django.options import Options, names, options_of
 from alya_django.processors import BatchProcessor, Initializer, SlowQueryProcessor
 from alya_django.status import Kind
 from alya_django.validation import fold_name
@@ -21,7 +22,6 @@ Processor = TypeVar("Processor")
 Key = tuple[Kind, str, str]
 
 METHODS = {Kind.BATCH: "do_batch_job", Kind.SLOW_QUERY: "do_slow_query"}
-OPTIONS = {Kind.BATCH: ("chunk_rows",), Kind.SLOW_QUERY: ()}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +33,7 @@ class Registration:
     op: str
     processor: Any
     source: Any
+    options: Options
 
     def __str__(self) -> str:
         return f"{self.app}/{self.op}"
@@ -91,7 +92,9 @@ class Registry:
         """Register a class, an instance or a function for an (app, op); the same once more changes nothing."""
         app, op = fold_name(app, "app"), fold_name(op, "op")
         key = (kind, app, op)
-        registration = Registration(kind, app, op, _processor(kind, source, options), source)
+        processor = _processor(kind, source, options)
+        checked = options_of(kind, processor, getattr(processor, METHODS[kind]))
+        registration = Registration(kind, app, op, processor, source, checked)
         with self._writing:
             earlier = self._processors.get(key)
             if earlier is None:
@@ -160,7 +163,7 @@ def register_batch_processor(app: str, op: str, processor: Any = None, **options
     Args:
         processor: A subclass of BatchProcessor or an instance, anything with ``do_batch_job(row)``, or a
             function of one Row.
-        options: For a function, what a class would say in its attributes: ``chunk_rows``.
+        options: For a function, what a class would say in its attributes: see Options.
 
     Raises:
         AlreadyRegistered: The pair has another processor of this kind.
@@ -207,7 +210,6 @@ def _processor(kind: Kind, source: Any, options: dict[str, Any]) -> Any:
     if not callable(getattr(instance, method, None)) or own is getattr(base, method):
         raise InvalidInput(f"{source!r} has no method {method}(row).")
     _check_takes_one(getattr(instance, method), source, "the row")
-    _check_chunk_rows(getattr(instance, "chunk_rows", None))
     return instance
 
 
@@ -220,20 +222,13 @@ def _instance(source: Any) -> Any:
 
 def _from_function(kind: Kind, function: Callable[..., Any], options: dict[str, Any]) -> Any:
     """Return an instance whose only method is the function."""
-    unknown = sorted(set(options) - set(OPTIONS[kind]))
-    if unknown:
-        known = ", ".join(OPTIONS[kind]) or "none"
-        raise InvalidInput(f"is no option of a {kind.label} processor; known: {known}.", field=unknown[0])
+    known = names(kind)
+    if unknown := sorted(options.keys() - set(known)):
+        raise InvalidInput(f"is no option of a {kind.label} processor; known: {', '.join(known)}.", field=unknown[0])
     _check_takes_one(function, function, "the row")
-    _check_chunk_rows(options.get("chunk_rows"))
     base = BatchProcessor if kind is Kind.BATCH else SlowQueryProcessor
     name = getattr(function, "__name__", type(function).__name__)
     return type(name, (base,), {METHODS[kind]: staticmethod(function), **options})()
-
-
-def _check_chunk_rows(chunk_rows: Any) -> None:
-    if chunk_rows is not None and (not isinstance(chunk_rows, int) or isinstance(chunk_rows, bool) or chunk_rows < 1):
-        raise InvalidInput(f"must be a whole number above 0, not {chunk_rows!r}.", field="chunk_rows")
 
 
 def _synchronous(method: Callable[[Any], Any]) -> Callable[[Any], Any]:

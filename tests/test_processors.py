@@ -13,6 +13,7 @@ from alya_django import (
     InitBlock,
     Initializer,
     QueryResult,
+    RetryLater,
     Row,
     RowFailed,
     RowResult,
@@ -45,6 +46,15 @@ def a_row(**values):
             **values,
         }
     )
+
+
+class RetryLaterTests:
+    @pytest.mark.parametrize("delay", [-1, float("inf"), "1 s"])
+    def test_refuses_a_delay_that_is_none(self, delay):
+        """A row cannot wait for less than nothing, or for ever."""
+        with pytest.raises(ValueError, match="RetryLater waits for a number of seconds, not") as caught:
+            RetryLater(delay)
+        assert repr(delay) in str(caught.value)
 
 
 class RowTests:

@@ -388,12 +388,60 @@ class OptionTests:
             assert caught.value.field == "chunk_rows"
 
     @pytest.mark.rule("REG-6")
-    @pytest.mark.parametrize("chunk_rows", [0, -1, True, "10", 2.5])
-    def test_refuses_a_chunk_that_is_no_number_of_rows(self, registry, chunk_rows):
-        """A value that no worker could work with is refused when it is registered."""
+    @pytest.mark.parametrize(
+        ("name", "value", "wanted"),
+        [
+            *(("chunk_rows", value, "a whole number above 0") for value in (0, -1, True, "10", 2.5)),
+            *(("max_attempts", value, "a whole number above 0") for value in (0, True, 1.5)),
+            *(("concurrency", value, "a whole number from 1 to 1000") for value in (0, 1001, None, "2")),
+            *(("time_limit", value, "a number of seconds above 0") for value in (0, -1, float("inf"), "1 s", True)),
+            *(("max_failed", value, "a whole number of rows, or a share below 1") for value in (-1, 1.5, True, "1%")),
+            *(("retry_on", value, "a tuple of exception classes") for value in (OSError, (int,), ("OSError",), None)),
+            *(("atomic", value, "True or False") for value in (1, None, "yes")),
+        ],
+    )
+    def test_refuses_a_value_that_no_worker_could_work_with(self, registry, name, value, wanted):
+        """It is refused when it is registered, of a function and of a class."""
+        for processor, options in ((echo, {name: value}), (type("Own", (Doubling,), {name: value}), {})):
+            with pytest.raises(InvalidInput) as caught:
+                register_batch_processor("bank", "echo", processor, **options)
+            assert str(caught.value) == f"{name}: must be {wanted}, not {value!r}."
+
+    @pytest.mark.rule("REG-6")
+    @pytest.mark.parametrize("name", ["chunk_rows", "concurrency", "max_failed"])
+    def test_refuses_for_a_slow_query_what_has_no_meaning_there(self, registry, name):
+        """A slow query has one row."""
         with pytest.raises(InvalidInput) as caught:
-            register_batch_processor("bank", "echo", echo, chunk_rows=chunk_rows)
-        assert caught.value.field == "chunk_rows"
+            register_slow_query_processor("bank", "echo", echo, **{name: 1})
+        assert str(caught.value) == (
+            f"{name}: is no option of a slow query processor; known: atomic, max_attempts, time_limit, retry_on."
+        )
+
+    @pytest.mark.rule("ATM-1")
+    def test_refuses_atomic_where_it_cannot_hold(self, registry):
+        """A transaction belongs to one thread: neither coroutines nor several rows at once can share it."""
+
+        async def coroutine(row):
+            return None
+
+        with pytest.raises(InvalidInput) as caught:
+            register_batch_processor("bank", "echo", coroutine, atomic=True)
+        assert str(caught.value) == "atomic: a coroutine cannot run in the transaction that records its row."
+        with pytest.raises(InvalidInput) as caught:
+            register_batch_processor("bank", "echo", echo, atomic=True, concurrency=2)
+        assert str(caught.value) == (
+            "atomic: rows in one transaction are processed one after the other: concurrency is 1."
+        )
+
+    def test_keeps_what_was_asked_for(self, registry, settings):
+        """A registration has the options of its function or class, and the settings stand for what it leaves out."""
+        settings.ALYA = {"MAX_ATTEMPTS": 7, "TIME_LIMIT_SECONDS": 30}
+        register_batch_processor("bank", "echo", echo, max_failed=0.25, time_limit=2, retry_on=(OSError,))
+        options = registry.find(Kind.BATCH, "bank", "echo").options
+        assert (options.max_failed, options.seconds, options.attempts, options.retry_on) == (0.25, 2, 7, (OSError,))
+        register_batch_processor("bank", "double", type("Own", (Doubling,), {"max_attempts": 1}))
+        options = registry.find(Kind.BATCH, "bank", "double").options
+        assert (options.seconds, options.attempts, options.atomic, options.concurrency) == (30, 1, False, 1)
 
 
 class RegistryTests:

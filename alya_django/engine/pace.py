@@ -25,8 +25,7 @@ class Pace:
         rows = START_ROWS
         if registration in self._seconds:
             rows = max(1, int(settings.CHUNK_SECONDS / self._seconds[registration]))
-        most: int = getattr(registration.processor, "chunk_rows", None) or settings.CHUNK_ROWS
-        return min(rows, most, int(settings.CHUNK_ROWS))
+        return min(rows, registration.options.chunk_rows or rows, int(settings.CHUNK_ROWS))
 
     def learn(self, registration: Registration, rows: int, seconds: float) -> None:
         """Take in how long some rows took."""

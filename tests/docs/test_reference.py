@@ -45,6 +45,7 @@ class ApiTests:
         for module in (batches, slow_queries, testing):
             public |= {f"{module.__name__}.{name}" for name in module.__all__}
         public |= {"alya_django.status_cache.status_key", "alya_django.admin.register"}
+        public |= {"alya_django.options.Options"}
         assert sorted(documented) == sorted(public)
 
 
