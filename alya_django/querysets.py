@@ -1,4 +1,4 @@
-"""States as filters, transitions as verbs. Every row lock that Alya takes is taken here."""
+"""States as filters, transitions as verbs. Every lock that Alya takes is taken here, but those of a chunk's claim."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
 
     def _update_free(self, **values: Any) -> int:
         """Update the batches that nobody has locked, in a transaction of its own or the caller's."""
-        with transaction.atomic(using=self.db):
+        with transaction.atomic(using=self.db, savepoint=False):
             free = self.select_for_update(no_key=True, skip_locked=True).values("pk")
             return self.filter(pk__in=free).update(**values)
 
@@ -225,14 +225,6 @@ class BatchProgressQuerySet(PrimaryQuerySet["BatchProgress"]):
         """Return how many rows succeeded and failed, over all slots."""
         sums = self.aggregate(nsuccess=Sum("nsuccess"), nfailed=Sum("nfailed"))
         return sums["nsuccess"] or 0, sums["nfailed"] or 0
-
-    def move(self, batch_id: UUID, slot: int, *, nsuccess: int = 0, nfailed: int = 0) -> None:
-        """Count rows that end in this transaction."""
-        mine = self.filter(batch=batch_id, slot=slot)
-        moved = {"nsuccess": F("nsuccess") + nsuccess, "nfailed": F("nfailed") + nfailed}
-        if not mine.update(**moved):
-            self.bulk_create([self.model(batch_id=batch_id, slot=slot)], ignore_conflicts=True)
-            mine.update(**moved)
 
 
 class WorkerQuerySet(PrimaryQuerySet["Worker"]):

@@ -104,7 +104,7 @@ def _chunk_of_one(registration: Registration, input: JSON, line: int, context: d
         unique_key=None,
     )
     text = "{}" if input is None else encode_json(input, "input", line=line)
-    return Chunk(0, batch, registration, [ClaimedRow(0, line, text, 1)])
+    return Chunk(0, batch, registration, [ClaimedRow(0, line, text, 1, 0)])
 
 
 def _outcome(line: int, ending: RowEnding) -> RowOutcome:

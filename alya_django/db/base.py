@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -17,6 +18,40 @@ from alya_django.status import Status
 
 Argument = TypeVar("Argument")
 Answer = TypeVar("Answer")
+
+# Due rows go first, in the order in which they fell due. One whose worker has died goes alone: the rows before it
+# are claimed without it, it is claimed without the rows behind it, and none waits for ever.
+# Each part repeats that the batch is running: it may have ended since it was chosen.
+CLAIM_ROWS = """
+    WITH due AS MATERIALIZED (
+        SELECT id, line, retry_at, lost FROM alya_batchrows
+        WHERE batch_id = %(batch)s AND status = 'queued' AND retry_at <= {now}
+            AND EXISTS (SELECT 1 FROM alya_batches WHERE id = %(batch)s AND status = 'inprog')
+        ORDER BY retry_at, line LIMIT %(wanted)s {lock_free}
+    ), never_claimed AS MATERIALIZED (
+        SELECT id FROM alya_batchrows
+        WHERE batch_id = %(batch)s AND status = 'queued' AND retry_at IS NULL AND line > %(after_line)s
+            AND EXISTS (SELECT 1 FROM alya_batches WHERE id = %(batch)s AND status = 'inprog')
+            AND NOT EXISTS (SELECT 1 FROM due)
+        ORDER BY line LIMIT %(wanted)s {lock_free}
+    ), chosen AS (
+        SELECT id FROM (
+            SELECT id, ROW_NUMBER() OVER in_order AS place, SUM(lost) OVER in_order AS losses
+            FROM due WINDOW in_order AS (ORDER BY retry_at, line)
+        ) AS counted WHERE place = 1 OR losses = 0
+        UNION ALL SELECT id FROM never_claimed
+    )
+    UPDATE alya_batchrows
+    SET status = 'inprog', claim = %(claim)s, attempts = attempts + 1, claimed_at = {now}, done_by = %(done_by)s,
+        retry_at = NULL
+    WHERE id {in_chosen}
+    RETURNING id, line, CAST(input AS text), attempts, lost + retries
+"""
+COUNT_ROWS = """
+    INSERT INTO alya_batch_progress AS p (batch_id, slot, nsuccess, nfailed) {source}
+    ON CONFLICT (batch_id, slot)
+    DO UPDATE SET nsuccess = p.nsuccess + EXCLUDED.nsuccess, nfailed = p.nfailed + EXCLUDED.nfailed
+"""
 
 
 class TransactionLeftOpen(AlyaError):
@@ -42,6 +77,7 @@ class Database(ABC):
     """
 
     allows_many_writers: ClassVar[bool]
+    _claim_rows: ClassVar[str]
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
@@ -111,13 +147,53 @@ class Database(ABC):
             cursor.execute(f"INSERT INTO alya_batchrows (batch_id, line, input) {select}", parameters)
             return int(cursor.rowcount)
 
-    @abstractmethod
-    def record_rows(self, claim: int, endings: Sequence[RowEnding]) -> set[int]:
+    def claim_rows(
+        self, batch_id: UUID, claim: int, done_by: str, *, wanted: int, after_line: int = 0
+    ) -> list[tuple[int, int, str, int, int]]:
         """
-        End those rows that the claim still holds, return their ids, and leave the others alone.
+        Claim rows of a running batch that nobody else has locked, in the order of lines.
+
+        Those that are due go first, else those never claimed behind a line. A row is its id, line, input as JSON
+        text, attempts with this one, and how often its worker died or it asked for another try.
+        """
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                self._claim_rows,
+                {
+                    "batch": self._stored(batch_id),
+                    "claim": claim,
+                    "done_by": done_by,
+                    "wanted": wanted,
+                    "after_line": after_line,
+                },
+            )
+            return sorted(cursor, key=itemgetter(1))
+
+    @abstractmethod
+    def record_rows(self, batch_id: UUID, slot: int, claim: int, endings: Sequence[RowEnding]) -> int:
+        """
+        End those rows that the claim still holds, count them in the slot, and return how many; leave the others alone.
 
         It must run in a transaction.
         """
+
+    def count_rows(self, batch_id: UUID, slot: int, *, nsuccess: int = 0, nfailed: int = 0) -> None:
+        """Count rows that end in this transaction."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                COUNT_ROWS.format(source="VALUES (%s, %s, %s, %s)"), [self._stored(batch_id), slot, nsuccess, nfailed]
+            )
+
+    def is_complete(self, batch_id: UUID) -> bool:
+        """Return whether a batch is running and all its rows have ended; asked after every chunk."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT nrows = (SELECT SUM(nsuccess + nfailed) FROM alya_batch_progress WHERE batch_id = b.id) "
+                "FROM alya_batches AS b WHERE id = %s AND status = 'inprog'",
+                [self._stored(batch_id)],
+            )
+            is_complete = cursor.fetchone()
+        return is_complete is not None and bool(is_complete[0])
 
     @abstractmethod
     def enter(self, batch_id: UUID) -> bool:
@@ -134,6 +210,10 @@ class Database(ABC):
     @abstractmethod
     def tune(self) -> None:
         """Set what the tables need beyond Django's migrations."""
+
+    def _stored(self, value: UUID) -> UUID | str:
+        """Return an id as its column has it."""
+        return value if self.connection.features.has_native_uuid_field else value.hex
 
     def _start_afresh(self) -> BaseDatabaseWrapper:
         """Throw the connection away, with whatever was made of it, and return a new one."""

@@ -9,10 +9,40 @@ from uuid import UUID
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg.pq import TransactionStatus
 
-from alya_django.db.base import Database, RowEnding
+from alya_django.db.base import CLAIM_ROWS, COUNT_ROWS, Database, RowEnding
 
 # Small enough for the server to store a piece while the next is made, large enough to be worth a system call.
 PIECE_ROWS = 250
+
+# Rows that others have locked are theirs: waiting for them would queue the workers up behind each other.
+LOCK_FREE = "FOR UPDATE SKIP LOCKED"
+# Guarded by the id alone this turns into a sequential scan past 500 rows; the indexed claim is the guard.
+# Texts to be split are cheaper to send than arrays.
+RECORD_ROWS = (
+    """
+    WITH ended AS (
+        UPDATE alya_batchrows AS r
+        SET status = v.status, result = v.result, messages = v.messages, output_lines = v.output_lines,
+            claim = NULL, done_at = STATEMENT_TIMESTAMP()
+        FROM UNNEST(
+            STRING_TO_ARRAY(%s, ',')::bigint[],
+            STRING_TO_ARRAY(%s, ','),
+            STRING_TO_ARRAY(%s, E'\n', '')::jsonb[],
+            STRING_TO_ARRAY(%s, E'\n', '')::jsonb[],
+            STRING_TO_ARRAY(%s, E'\n', '')::jsonb[]
+        ) AS v (id, status, result, messages, output_lines)
+        WHERE r.id = v.id AND r.claim = %s
+        RETURNING r.status
+    ), counted AS ("""
+    + COUNT_ROWS.format(
+        source="""
+        SELECT %s, %s, COUNT(*) FILTER (WHERE status = 'success'), COUNT(*) FILTER (WHERE status = 'failed')
+        FROM ended HAVING COUNT(*) > 0"""
+    )
+    + """)
+    SELECT COUNT(*) FROM ended
+"""
+)
 
 OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
@@ -21,6 +51,10 @@ class PostgreSQL(Database):
     """The reference database."""
 
     allows_many_writers = True
+    # As an array, which is made first: joined with the chosen the planner might read the whole table.
+    _claim_rows = CLAIM_ROWS.format(
+        now="STATEMENT_TIMESTAMP()", lock_free=LOCK_FREE, in_chosen="= ANY(ARRAY(SELECT id FROM chosen))"
+    )
 
     def is_in_transaction(self, connection: BaseDatabaseWrapper) -> bool:
         raw = connection.connection
@@ -38,22 +72,22 @@ class PostgreSQL(Database):
                 # JSON text holds no tab and no newline: the backslash is all that COPY's own format needs escaped.
                 copy.write(piece.replace("\\", "\\\\"))
 
-    def record_rows(self, claim: int, endings: Sequence[RowEnding]) -> set[int]:
-        # Guarded by the id alone this turns into a sequential scan past 500 rows; the indexed claim is the guard.
+    def record_rows(self, batch_id: UUID, slot: int, claim: int, endings: Sequence[RowEnding]) -> int:
         ids, statuses, *texts = zip(*endings, strict=True)
         with self.connection.cursor() as cursor:
             cursor.execute(
-                "UPDATE alya_batchrows AS r SET status = v.status, result = v.result, messages = v.messages, "
-                "output_lines = v.output_lines, claim = NULL, done_at = STATEMENT_TIMESTAMP() "
-                "FROM UNNEST(%s::bigint[], %s::text[], "
-                "STRING_TO_ARRAY(%s, E'\\n', '')::jsonb[], "
-                "STRING_TO_ARRAY(%s, E'\\n', '')::jsonb[], "
-                "STRING_TO_ARRAY(%s, E'\\n', '')::jsonb[]) "
-                "AS v (id, status, result, messages, output_lines) "
-                "WHERE r.id = v.id AND r.claim = %s RETURNING r.id",
-                [list(ids), [str(status) for status in statuses], *map(_lines, texts), claim],
+                RECORD_ROWS,
+                [
+                    ",".join(map(str, ids)),
+                    ",".join(statuses),
+                    *map(_lines, texts),
+                    claim,
+                    batch_id,
+                    slot,
+                ],
             )
-            return {row_id for (row_id,) in cursor}
+            (recorded,) = cursor.fetchone()
+        return int(recorded)
 
     def enter(self, batch_id: UUID) -> bool:
         with self.connection.cursor() as cursor:
@@ -82,9 +116,9 @@ class PostgreSQL(Database):
             )
 
 
-def _lines(texts: Sequence[str | None]) -> str:
-    """Return JSON texts as the lines of one: cheaper to send than an array, and compact JSON has no newline."""
-    return "\n".join(text or "" for text in texts)
+def _lines(texts: Sequence[str | None]) -> str | None:
+    """Return JSON texts as the lines of one, None if there are none: compact JSON has no newline."""
+    return "\n".join(text or "" for text in texts) if any(texts) else None
 
 
 def _gate(batch_id: UUID) -> int:

@@ -7,13 +7,17 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from alya_django.db.base import Database, RowEnding
+from alya_django.db.base import CLAIM_ROWS, Database, RowEnding
+from alya_django.status import Status
+
+NOW = "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"
 
 
 class SQLite(Database):
     """The embedded database."""
 
     allows_many_writers = False
+    _claim_rows = CLAIM_ROWS.format(now=NOW, lock_free="", in_chosen="IN (SELECT id FROM chosen)")
 
     def is_in_transaction(self, connection: BaseDatabaseWrapper) -> bool:
         raw = connection.connection
@@ -26,17 +30,22 @@ class SQLite(Database):
                 [(batch_id.hex, line, text) for line, text in rows],
             )
 
-    def record_rows(self, claim: int, endings: Sequence[RowEnding]) -> set[int]:
+    def record_rows(self, batch_id: UUID, slot: int, claim: int, endings: Sequence[RowEnding]) -> int:
         with self.connection.cursor() as cursor:
             cursor.execute("SELECT id FROM alya_batchrows WHERE claim = %s", [claim])
             held = {row_id for (row_id,) in cursor}
             kept = [ending for ending in endings if ending.row_id in held]
             cursor.executemany(
                 "UPDATE alya_batchrows SET status = %s, result = %s, messages = %s, output_lines = %s, "
-                "claim = NULL, done_at = STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW') WHERE id = %s",
+                f"claim = NULL, done_at = {NOW} WHERE id = %s",
                 [(*ending[1:], ending.row_id) for ending in kept],
             )
-        return {ending.row_id for ending in kept}
+        statuses = [ending.status for ending in kept]
+        if kept:
+            self.count_rows(
+                batch_id, slot, nsuccess=statuses.count(Status.SUCCESS), nfailed=statuses.count(Status.FAILED)
+            )
+        return len(kept)
 
     def enter(self, batch_id: UUID) -> bool:
         return True

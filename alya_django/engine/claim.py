@@ -2,41 +2,58 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db.models import Exists, F, TextField
-from django.db.models.functions import Cast, Now
+from django.db.models import TextField
+from django.db.models.functions import Cast, Length, Now
 
 from alya_django.db import Database
 from alya_django.engine.pace import Pace
 from alya_django.models import Batch, BatchRow
-from alya_django.querysets import BatchQuerySet, BatchRowQuerySet
+from alya_django.querysets import BatchQuerySet
 from alya_django.registry import Key, Registration
 from alya_django.status import Kind, Status
 
 CLAIMS_PER_WORKER = 2**32
 OLDEST_EVERY = 8
 CANDIDATES = 5
+BATCHES_KEPT = 100
+CONTEXT_CHARS_KEPT = 16_000_000
+BATCHES_OWED = 1_000
 # Decoded where a fault of it fails the row alone, and faster than by the model's field.
 INPUT_TEXT = Cast("input", TextField())
 
 
 class ClaimedRow(NamedTuple):
-    """A row in the hands of this worker; its input is still JSON text, ``attempt`` counts this claim."""
+    """
+    A row in the hands of this worker; its input is still JSON text, ``attempt`` counts this claim.
+
+    ``strikes`` is how often its worker died or it asked for another try.
+    """
 
     id: int
     line: int
     input: str
     attempt: int
+    strikes: int
+
+
+class Candidate(NamedTuple):
+    """A batch that may have rows to claim, as far as choosing it needs."""
+
+    id: UUID
+    status: str
+    turn: float
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Rows of one batch that one claim holds."""
+    """Rows of one batch that one claim holds; the batch is as its worker first met it, so ask anew how it stands."""
 
     claim: int
     batch: Batch
@@ -49,7 +66,8 @@ class Claimer:
     Take chunks for one worker, of the ops it serves and that are usable just now.
 
     Slow queries go first, oldest first; after one, a chunk of a batch goes next if there is any. Among the
-    batches goes the one whose ``turn`` is smallest, and every eighth time the oldest. ``met_locks`` tells that the
+    batches goes the one whose ``turn`` is smallest, and every eighth time the oldest. Within a batch go the rows that
+    are due, one whose worker has died alone, and else those never claimed. ``met_locks`` tells that the
     last ``take`` passed rows over that somebody had locked: there is work, in a moment.
     """
 
@@ -73,6 +91,8 @@ class Claimer:
         self._picks = count(1)
         self._latest_turn = 0.0
         self._last_lines: dict[UUID, int] = {}
+        self._owed: dict[UUID, float] = {}
+        self._batches = _Batches()
         self._after_slow_query = False
         self.met_locks = False
 
@@ -102,30 +122,32 @@ class Claimer:
                 status=Status.IN_PROGRESS, started_at=Now()
             )
         text: str = row.input_text  # type: ignore[attr-defined]  # annotated above
-        claimed = ClaimedRow(row.pk, row.line, text, row.attempts + 1)
+        claimed = ClaimedRow(row.pk, row.line, text, row.attempts + 1, row.lost + row.retries)
         return Chunk(claim, row.batch, self._registration(row.batch), [claimed])
 
     def _take_batch_rows(self) -> Chunk | None:
         if not (scope := self._scope(Kind.BATCH)):
             return None
-        for batch in self._candidates(Batch.objects.primary().runnable().of(scope)):
-            if batch.status == Status.QUEUED and not Batch.objects.primary().filter(pk=batch.pk).start():
+        for candidate in self._candidates(Batch.objects.primary().runnable().of(scope)):
+            batches = Batch.objects.primary().filter(pk=candidate.id)
+            if candidate.status == Status.QUEUED and not batches.start():
                 self.met_locks = True
-            elif chunk := self._take_rows(batch):
+            elif chunk := self._take_rows(candidate):
                 return chunk
         return None
 
-    def _candidates(self, batches: BatchQuerySet) -> Iterator[Batch]:
+    def _candidates(self, batches: BatchQuerySet) -> Iterator[Candidate]:
         """Yield the batches to try, best first."""
         by_age = next(self._picks) % OLDEST_EVERY == 0
         order = ("requested_at", "id") if by_age else ("turn", "requested_at", "id")
-        batches = batches.defer("output_files", "mark_done_error", "hold_reason").order_by(*order)
+        in_order = batches.order_by(*order).values_list("id", "status", "turn")
         tried: list[UUID] = []
-        while found := list(batches.exclude(pk__in=tried)[:CANDIDATES]):
+        while found := [Candidate(*values) for values in in_order.exclude(pk__in=tried)[:CANDIDATES]]:
             yield from found
-            tried += [batch.pk for batch in found]
+            tried += [candidate.id for candidate in found]
 
-    def _take_rows(self, batch: Batch) -> Chunk | None:
+    def _take_rows(self, candidate: Candidate) -> Chunk | None:
+        batch = self._batches.get(candidate.id)
         registration = self._registration(batch)
         wanted = self._pace.chunk_rows(registration)
         claim = next(self._claims)
@@ -133,51 +155,58 @@ class Claimer:
             if not self._store.enter(batch.pk):
                 self.met_locks = True
                 return None
-            rows = self._lock_rows(batch, wanted)
+            rows = self._claim_rows(batch, claim, wanted)
+            if len(rows) < wanted and not self._note_drained(batch) and not rows:
+                self.met_locks = True
             if rows:
-                BatchRow.objects.primary().filter(pk__in=[row.id for row in rows]).claim(claim, self._name)
-        is_drained = len(rows) < wanted and self._note_drained(batch)
-        if not rows:
-            self.met_locks = self.met_locks or not is_drained
-            return None
-        self._charge(batch, len(rows) * self._pace.seconds(registration))
-        return Chunk(claim, batch, registration, rows)
+                self._charge(candidate, len(rows) * self._pace.seconds(registration))
+        return Chunk(claim, batch, registration, rows) if rows else None
 
-    def _lock_rows(self, batch: Batch, wanted: int) -> list[ClaimedRow]:
+    def _claim_rows(self, batch: Batch, claim: int, wanted: int) -> list[ClaimedRow]:
         """
-        Lock rows to claim: requeued ones that are due, else in the order of lines from where this worker was.
+        Claim rows: requeued ones that are due, else in the order of lines from where this worker was.
 
         Without the place to go on from, every claim would walk past all rows that an old snapshot keeps alive.
         """
-        running = Batch.objects.primary().filter(pk=batch.pk, status=Status.IN_PROGRESS)
-        rows = BatchRow.objects.primary().filter(Exists(running), batch=batch.pk)
-        if due := _lock(rows.due().order_by("retry_at", "line"), wanted):
-            return due
+
+        def claimed(after_line: int) -> list[ClaimedRow]:
+            found = self._store.claim_rows(batch.pk, claim, self._name, wanted=wanted, after_line=after_line)
+            return list(map(ClaimedRow._make, found))
+
         last_line = self._last_lines.get(batch.pk, 0)
-        in_order = rows.queued().order_by("line")
-        found = _lock(in_order.filter(line__gt=last_line), wanted)
-        if not found and last_line:
-            found = _lock(in_order, wanted)
-        if found:
-            self._last_lines[batch.pk] = found[-1].line
-        return found
+        rows = claimed(last_line) or (claimed(0) if last_line else [])
+        if rows and rows[-1].attempt == 1:
+            self._last_lines[batch.pk] = rows[-1].line
+        return rows
 
     def _note_drained(self, batch: Batch) -> bool:
         """
         Let no worker look into a batch again, unless its rows are only locked; return whether that is so.
 
-        A row that is due clears the mark.
+        A row that falls due clears the mark.
         """
-        queued = BatchRow.objects.primary().filter(batch=batch.pk).queued()
-        if queued.order_by("line").values_list("line")[:1]:
+        rows = BatchRow.objects.primary().filter(batch=batch.pk)
+        if rows.queued().order_by("line").values_list("line")[:1]:
+            return False
+        if rows.due().order_by("retry_at").values_list("line")[:1]:
             return False
         self._last_lines.pop(batch.pk, None)
         Batch.objects.primary().filter(pk=batch.pk).set_drained()
         return True
 
-    def _charge(self, batch: Batch, seconds: float) -> None:
-        self._latest_turn = max(self._latest_turn, batch.turn)
-        Batch.objects.primary().filter(pk=batch.pk).charge(seconds, turn=self._latest_turn)
+    def _charge(self, candidate: Candidate, seconds: float) -> None:
+        """
+        Move the batch on by the time that its chunk will take.
+
+        It comes last in the transaction, so that the batch is locked for hardly longer than the commit. What is
+        not charged, because somebody has locked the batch, is owed and charged with the next chunk.
+        """
+        self._latest_turn = max(self._latest_turn, candidate.turn)
+        seconds += self._owed.pop(candidate.id, 0.0)
+        if not Batch.objects.primary().filter(pk=candidate.id).charge(seconds, turn=self._latest_turn):
+            if len(self._owed) >= BATCHES_OWED:
+                self._owed.clear()
+            self._owed[candidate.id] = seconds
 
     def _scope(self, kind: Kind) -> list[Key]:
         return [key for key, entry in self._registrations.items() if entry.kind is kind and self._is_usable(entry.app)]
@@ -186,7 +215,24 @@ class Claimer:
         return self._registrations[Kind(batch.kind), batch.app, batch.op]
 
 
-def _lock(rows: BatchRowQuerySet, wanted: int) -> list[ClaimedRow]:
-    return [
-        ClaimedRow(*row) for row in rows.lock_free(wanted).values_list("id", "line", INPUT_TEXT, F("attempts") + 1)
-    ]
+class _Batches:
+    """The batches that a worker met lately: read once, for what they are and not for how they stand."""
+
+    def __init__(self) -> None:
+        self._met: OrderedDict[UUID, tuple[Batch, int]] = OrderedDict()
+        self._chars = 0
+
+    def get(self, batch_id: UUID) -> Batch:
+        """Return a batch as it was when it was first met."""
+        if batch_id in self._met:
+            self._met.move_to_end(batch_id)
+            return self._met[batch_id][0]
+        batches = Batch.objects.primary().defer("output_files", "mark_done_error", "hold_reason")
+        batch = batches.annotate(chars=Length(Cast("context", TextField()))).get(pk=batch_id)
+        chars: int = batch.chars  # type: ignore[attr-defined]  # annotated above
+        self._met[batch_id] = batch, chars
+        self._chars += chars
+        while len(self._met) > BATCHES_KEPT or (self._chars > CONTEXT_CHARS_KEPT and len(self._met) > 1):
+            _, (_, forgotten) = self._met.popitem(last=False)
+            self._chars -= forgotten
+        return batch

@@ -52,7 +52,7 @@ class Finisher:
 
     def finish(self, batch_id: UUID) -> bool:
         """Finish a batch if all its rows have ended and nobody else is at it; return whether it did."""
-        if not Batch.objects.primary().filter(pk=batch_id).complete().exists():
+        if not self._store.is_complete(batch_id):
             return False
         if self._storage_rests() and self._has_output_lines(batch_id):
             return False

@@ -11,7 +11,6 @@ from uuid import UUID
 from alya_django.answers import ErrorMessage
 from alya_django.db import Database, RowEnding
 from alya_django.models import BatchProgress, BatchRow
-from alya_django.status import Status
 
 GATE_SECONDS = 0.01
 
@@ -29,10 +28,7 @@ class Recorder:
         if not endings:
             return 0
         with self.gate(batch_id):
-            recorded = self._store.record_rows(claim, endings)
-            statuses = [ending.status for ending in endings if ending.row_id in recorded]
-            self._count(batch_id, nsuccess=statuses.count(Status.SUCCESS), nfailed=statuses.count(Status.FAILED))
-        return len(recorded)
+            return self._store.record_rows(batch_id, self._slot, claim, endings)
 
     def requeue(self, batch_id: UUID, claim: int, *, delay: float = 0.0) -> int:
         """Give back the rows that a claim still holds, blaming none."""
@@ -44,7 +40,8 @@ class Recorder:
         with self.gate(batch_id):
             rest = BatchRow.objects.primary().filter(batch=batch_id).unclaimed_or(claim)
             nfailed = rest.fail([message.as_json()], self._name)
-            self._count(batch_id, nfailed=nfailed)
+            if nfailed:
+                self._store.count_rows(batch_id, self._slot, nfailed=nfailed)
         return nfailed
 
     @contextmanager
@@ -56,7 +53,3 @@ class Recorder:
                     yield
                     return
             time.sleep(GATE_SECONDS)
-
-    def _count(self, batch_id: UUID, *, nsuccess: int = 0, nfailed: int = 0) -> None:
-        if nsuccess or nfailed:
-            BatchProgress.objects.primary().move(batch_id, self._slot, nsuccess=nsuccess, nfailed=nfailed)

@@ -118,6 +118,21 @@ class ClaimTests:
             assert batches.status(second).status is Status.SUCCESS
             assert batches.status(first).status is Status.QUEUED
 
+    @pytest.mark.parametrize("remembered", [1_000, 0])
+    def test_what_a_locked_batch_owes_is_charged_later(self, make_claimer, monkeypatch, remembered) -> None:
+        """A batch whose turn somebody keeps from moving catches up with its next chunk."""
+        monkeypatch.setattr("alya_django.engine.claim.BATCHES_OWED", remembered)
+        register_batch_processor("app", "op", echo)
+        batch_id = batches.submit("app", "op", range(30))
+        claimer = make_claimer(1)
+        claimer.take()
+        before = Batch.objects.get(pk=batch_id).turn
+        with open_transaction(lambda: Batch.objects.filter(pk=batch_id).locked().get()):
+            assert len(claimer.take().rows) == 10
+        assert Batch.objects.get(pk=batch_id).turn == before
+        claimer.take()
+        assert Batch.objects.get(pk=batch_id).turn == pytest.approx(3 * before)
+
     def test_a_slow_query_that_is_being_claimed_is_passed_over(self) -> None:
         """Two workers take two queries."""
         register_slow_query("app", "op", echo)

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.db import connection
+from django.db.models import F
 from django.test.utils import CaptureQueriesContext
 
 from alya_django import BatchInput, Status, batches, register_batch_processor, slow_queries
@@ -211,3 +214,71 @@ class ClaimTests:
         sizes = list(BatchRow.objects.exclude(claimed_at=None).values_list("claimed_at").distinct())
         assert len(sizes) > 1
         assert len(set(counts[1:])) == 1, counts
+
+    def test_a_context_is_read_once(self) -> None:
+        """However many chunks a batch has, its context, which may be large, is read with the first."""
+        register_batch_processor("app", "op", echo, chunk_rows=2)
+        batches.submit("app", "op", range(10), context={"who": "me"})
+        with CaptureQueriesContext(connection) as captured, Worker() as worker:
+            assert worker.drain() == 10
+        reads = [
+            query["sql"] for query in captured if '"context"' in query["sql"] and "LENGTH" in query["sql"].upper()
+        ]
+        assert len(reads) == 1
+
+    @pytest.mark.parametrize("limit", ["BATCHES_KEPT", "CONTEXT_CHARS_KEPT"])
+    def test_contexts_are_forgotten_and_read_again(self, limit, monkeypatch) -> None:
+        """Two batches in turn, in a memory that has room for one: each row has its batch's context."""
+        monkeypatch.setattr(f"alya_django.engine.claim.{limit}", 1)
+        recording = Recording()
+        recording.chunk_rows = 1
+        register_batch_processor("app", "op", recording)
+        ids = [batches.submit("app", "op", range(3), context={"number": number}) for number in range(2)]
+        drain()
+        assert [row.context["number"] for row in recording.rows] == [ids.index(row.batch_id) for row in recording.rows]
+        assert len({row.batch_id for row in recording.rows[:4]}) == 2
+
+
+class SuspectTests:
+    @pytest.fixture
+    def requeued(self, make_claimer, make_recorder):
+        """Make a batch, four rows of which were requeued one after the other, some of them after a death."""
+
+        def make(*lost: int, rows: int = 6):
+            register_batch_processor("app", "op", echo, chunk_rows=4)
+            batch_id = batches.submit("app", "op", range(rows))
+            chunk = make_claimer(1).take()
+            make_recorder(1).requeue(batch_id, chunk.claim)
+            for line, times in enumerate(lost, start=1):
+                earlier = F("retry_at") - timedelta(minutes=10 - line)
+                BatchRow.objects.filter(batch=batch_id, line=line).update(lost=times, retry_at=earlier)
+            return batch_id
+
+        return make
+
+    @pytest.mark.rule("CLM-10")
+    def test_a_suspect_is_claimed_alone_and_in_its_turn(self, requeued, make_claimer) -> None:
+        """The due rows before it go without it, then it alone, then those behind it, then the rows never claimed."""
+        requeued(0, 0, 1, 0)
+        claimer = make_claimer(2)
+        chunks = [claimer.take() for _ in range(4)]
+        assert [[row.line for row in chunk.rows] for chunk in chunks] == [[1, 2], [3], [4], [5, 6]]
+        assert claimer.take() is None
+
+    @pytest.mark.rule("CLM-10")
+    def test_suspects_are_taken_one_after_the_other(self, requeued, make_claimer) -> None:
+        """A batch of which only suspects are left is looked into until the last is claimed."""
+        batch_id = requeued(1, 1, 2, 1, rows=4)
+        claimer = make_claimer(2)
+        chunks = [claimer.take() for _ in range(4)]
+        assert [[row.line for row in chunk.rows] for chunk in chunks] == [[1], [2], [3], [4]]
+        assert Batch.objects.get(pk=batch_id).drained
+
+    @pytest.mark.rule("CLM-10")
+    def test_a_row_knows_its_strikes(self, requeued, make_claimer) -> None:
+        """What was lost and what was retried counts together; another requeue does not."""
+        batch_id = requeued(2)
+        BatchRow.objects.filter(batch=batch_id, line=1).update(retries=1)
+        claimer = make_claimer(2)
+        assert [(row.line, row.strikes, row.attempt) for row in claimer.take().rows] == [(1, 3, 2)]
+        assert {row.strikes for row in claimer.take().rows} == {0}
