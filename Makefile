@@ -12,7 +12,7 @@ help:
 	@echo "make test   run every test; starts and stops the services it needs"
 	@echo "make lint   ruff, mypy, import-linter, missing migrations"
 	@echo "make docs   build the documentation into var/docs, warnings being errors"
-	@echo "make bench  run every benchmark; starts its own PostgreSQL"
+	@echo "make bench  run every benchmark; starts its own PostgreSQL, and installs the peers it is compared with"
 	@echo "make serve  a demo site with samples and workers, at http://127.0.0.1:$(PORT)/"
 	@echo "make dist   build wheel and sdist"
 	@echo "make smoke  try the wheel in an empty Django project"
@@ -51,6 +51,7 @@ docs: env
 bench: env
 	$(BIN)/python -m benchmarks.submit
 	$(BIN)/python -m benchmarks.throughput --processes 1
+	$(BIN)/python -m benchmarks.peers
 
 serve: env
 	$(BIN)/python manage.py serve --port $(PORT)

@@ -104,5 +104,5 @@ def report(title: str, figures: Figures) -> None:
     """Print a table, and last the figures as one line of JSON."""
     print(f"\n{title}")
     for name, value in figures.items():
-        print(f"  {name:<20}{value:>14,.{0 if abs(value) >= 100 or value == int(value) else 2}f}")
+        print(f"  {name:<24}{value:>14,.{0 if abs(value) >= 100 or value == int(value) else 2}f}")
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))

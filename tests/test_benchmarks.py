@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.peers import __main__ as peers
+from benchmarks.peers import environments
+
 ROOT = Path(__file__).resolve().parent.parent
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 class BenchmarkTests:
     @pytest.mark.parametrize(
         ("name", "keys"),
@@ -31,3 +33,76 @@ class BenchmarkTests:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert json.loads(done.stdout.splitlines()[-1]).keys() >= keys
+
+    def test_without_peers_there_is_ours(self, tmp_path) -> None:
+        """Each peer that is not installed is named, with the reason, and the figures are those that there are."""
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "benchmarks.peers", "--rows", "2000", "--rounds", "1"),
+                *("--offline", "--environments", str(tmp_path)),
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert all(f"{peer.name}: not available: it is not installed" in done.stdout for peer in peers.PEERS)
+        assert json.loads(done.stdout.splitlines()[-1]).keys() == {"ours_rows_per_s"}
+
+
+class PeersTests:
+    def test_each_peer_has_a_program(self) -> None:
+        """The table names the module that is run for a peer."""
+        folder = ROOT / "benchmarks" / "peers"
+        assert [peer.name for peer in peers.PEERS if not (folder / f"{peer.module}.py").exists()] == []
+
+    def test_compares_with_the_fastest(self) -> None:
+        """All rates are shown, and how many times the fastest peer's ours is, also where that is less than once."""
+        assert peers.figures(300.0, {"django_ox": 200.0, "pgqueuer": 400.0}) == {
+            "ours_rows_per_s": 300.0,
+            "django_ox_per_s": 200.0,
+            "pgqueuer_per_s": 400.0,
+            "fastest_peer_per_s": 400.0,
+            "vs_fastest_peer": 0.75,
+        }
+
+    def test_reports_how_each_peer_was_set(self, capsys) -> None:
+        """The table has the median rate, the versions and the settings of each peer, and names the fastest."""
+        slow, fast = peers.PEERS[0], peers.PEERS[1]
+        peers.report(
+            100,
+            [10.0, 30.0, 20.0],
+            {
+                slow: [peers.Run(3.0, "slow 1.0", "--slowly")],
+                fast: [peers.Run(rate, "fast 2.0", "--fast") for rate in (4.0, 9.0, 5.0)],
+            },
+        )
+        told = capsys.readouterr().out
+        assert f"{fast.name}: 5 tasks/s, {fast.tasks:,} tasks\n  fast 2.0\n  --fast" in told
+        assert f"the fastest peer is {fast.name}" in told
+        assert json.loads(told.splitlines()[-1])["vs_fastest_peer"] == 4.0
+
+    def test_leaves_out_a_peer_that_fails_and_says_why(self, capsys) -> None:
+        """A peer that fails in a round is not among the figures; what it complained of is printed."""
+        failing, working = peers.PEERS[0], peers.PEERS[1]
+        run = peers.Run(3.0, "", "")
+
+        def fail() -> peers.Run:
+            raise peers.PeerFailed("no such broker")
+
+        ours, theirs = peers.run_rounds(2, lambda: 6.0, {failing: fail, working: lambda: run})
+        assert (ours, theirs) == ([6.0, 6.0], {working: [run, run]})
+        assert capsys.readouterr().out.count(f"{failing.name}: not available: no such broker") == 1
+
+    def test_takes_an_environment_that_is_there(self, tmp_path) -> None:
+        """An environment made for the same requirements is used again; one made for others is not."""
+        (tmp_path / ".made").write_text("one~=1.0\ntwo~=2.0")
+        assert environments.python_of(tmp_path, ("one~=1.0", "two~=2.0"), (3, 11)) == tmp_path / "bin" / "python"
+        with pytest.raises(environments.Unavailable, match=r"not installed"):
+            environments.python_of(tmp_path, ("one~=1.1", "two~=2.0"), (3, 11), offline=True)
+
+    def test_says_which_python_is_missing(self) -> None:
+        """A peer that needs a Python nobody has is not available."""
+        with pytest.raises(environments.Unavailable, match=r"it needs Python 3\.99 or later, and none was found"):
+            environments.interpreter((3, 99))
