@@ -24,6 +24,8 @@ Op = tuple[str, str, str]
 RUNNABLE = Q(kind=Kind.BATCH, status__in=sorted(PENDING), held_at__isnull=True, drained=False)
 # A smaller weight counts as this: what is divided by nearly nothing no database can hold.
 WEIGHT_MIN = 1e-6
+# A claim's token is its worker's number above so many bits, and a count below.
+CLAIM_BITS = 32
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
@@ -166,6 +168,23 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
         """Rows of batches of these kinds, apps and ops."""
         return self.filter(_scope(ops, "batch__"))
 
+    def orphaned(self, workers: WorkerQuerySet) -> BatchRowQuerySet:
+        """Rows in progress whose claim is of none of these workers."""
+        claimed = self.filter(claim__isnull=False).annotate(number=F("claim").bitrightshift(CLAIM_BITS))
+        return claimed.filter(~Exists(workers.filter(pk=OuterRef("number"))))
+
+    def of_worker(self, number: int) -> BatchRowQuerySet:
+        """Rows in progress that the worker of a number has claimed."""
+        return self.filter(claim__gte=number << CLAIM_BITS, claim__lt=(number + 1) << CLAIM_BITS)
+
+    def worn_out(self, attempts: int) -> BatchRowQuerySet:
+        """Rows that have lost their worker or were put off so many times."""
+        return self.alias(faults=F("lost") + F("retries")).filter(faults__gte=attempts)
+
+    def claims(self) -> QuerySet[BatchRow, tuple[int | None, UUID]]:
+        """Return the claims that hold these rows, each with its batch."""
+        return self.order_by("claim").values_list("claim", "batch").distinct()
+
     def pending(self) -> BatchRowQuerySet:
         return self.filter(status__in=PENDING)
 
@@ -195,13 +214,17 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
             retry_at=None,
         )
 
-    def requeue(self, claim: int, *, delay: timedelta = timedelta(0)) -> int:
+    def requeue(self, claim: int | None, *, delay: timedelta = timedelta(0)) -> int:
         """Give back the rows that a claim still holds, to be claimed again after a delay."""
         return self.filter(claim=claim).update(
             status=Status.QUEUED, claim=None, claimed_at=None, done_by=None, retry_at=Now() + delay
         )
 
-    def fail(self, messages: list[dict[str, Any]], done_by: str) -> int:
+    def blame(self) -> int:
+        """Count the death of these rows' worker."""
+        return self.update(lost=F("lost") + 1)
+
+    def fail(self, messages: list[dict[str, Any]], done_by: str | F) -> int:
         """End rows that no processor will see."""
         return self.update(
             status=Status.FAILED, messages=messages, claim=None, done_by=done_by, retry_at=None, done_at=Now()
@@ -235,6 +258,16 @@ class WorkerQuerySet(PrimaryQuerySet["Worker"]):
     def alive(self) -> WorkerQuerySet:
         """Workers that were heard of within WORKER_TTL_SECONDS."""
         return self.filter(heartbeat__gte=Now() - timedelta(seconds=settings.WORKER_TTL_SECONDS))
+
+    def remove_silent(self) -> list[str]:
+        """Remove the workers that were long not heard of, if nobody has them locked, and return their names."""
+        silent = self.filter(heartbeat__lt=Now() - timedelta(seconds=settings.WORKER_TTL_SECONDS))
+        with transaction.atomic(using=self.db):
+            # Locked as it is tested: no beat can come between that and the end.
+            dead = dict(silent.select_for_update(skip_locked=True).values_list("pk", "name"))
+            if dead:
+                self.filter(pk__in=dead).delete()
+        return list(dead.values())
 
     def ops(self) -> set[Op]:
         """Return what some worker serves."""

@@ -7,3 +7,6 @@ batch_submitted = Signal()
 
 batch_finished = Signal()
 """A batch reached a final state. Argument: ``details``, a BatchDetails. Sent at most once."""
+
+worker_lost = Signal()
+"""A worker died. Arguments: ``worker``, its name; ``rows``, how many it had in hand. Sent at most once."""

@@ -25,7 +25,7 @@ from alya_django.engine.heartbeat import Heartbeat
 from alya_django.engine.init_blocks import InitBlocks
 from alya_django.engine.pace import Pace
 from alya_django.engine.record import Recorder
-from alya_django.engine.recover import Sweeper
+from alya_django.engine.sweep import Sweeper
 from alya_django.models import Worker as WorkerRecord
 from alya_django.models import database
 from alya_django.registry import Registration, registry

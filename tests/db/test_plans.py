@@ -16,7 +16,7 @@ from alya_django.db import RowEnding
 from alya_django.engine.deliver import Deliverer
 from alya_django.engine.init_blocks import InitBlocks
 from alya_django.engine.record import Recorder
-from alya_django.engine.recover import Sweeper
+from alya_django.engine.sweep import Sweeper
 from alya_django.engine.worker import Worker
 from alya_django.models import Batch, BatchRow, database
 from alya_django.testing import drain, isolated_registry
