@@ -114,6 +114,8 @@ def append(batch_id: UUID | str, rows: Iterable[JSON | BatchInput], *, wait: boo
         state = Status.WAIT if wait else Status.QUEUED
         Batch.objects.primary().filter(pk=batch_id).update(nrows=nrows, status=state)
         _drop_cached(batch_id)
+        if not wait:
+            store.notify()
     return nrows
 
 
@@ -127,12 +129,14 @@ def release(batch_id: UUID | str) -> int:
     Source: Alya WaitOff.
     """
     batch_id = check_id(batch_id)
-    with database().transaction():
+    store = database()
+    with store.transaction():
         batch = Batch.objects.primary().lock(batch_id, Kind.BATCH)
         if batch.status not in (Status.WAIT, Status.QUEUED):
             raise _wrong_state(batch, "is not waiting")
         Batch.objects.primary().filter(pk=batch_id).update(status=Status.QUEUED)
         _drop_cached(batch_id)
+        store.notify()
     return batch.nrows
 
 

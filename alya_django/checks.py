@@ -156,6 +156,8 @@ def _wrong_values(given: dict[str, Any]) -> Iterator[CheckMessage]:
         value, default = given[key], DEFAULTS[key]
         if isinstance(default, str):
             is_right, wanted = isinstance(value, str), "a string"
+        elif isinstance(default, bool):
+            is_right, wanted = isinstance(value, bool), "True or False"
         else:
             kinds = (int,) if isinstance(default, int) and not key.endswith("_SECONDS") else (int, float)
             is_right = isinstance(value, kinds) and not isinstance(value, bool) and LEAST[key] <= value < float("inf")

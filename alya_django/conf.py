@@ -12,6 +12,7 @@ DEFAULTS: dict[str, Any] = {
     "CHUNK_SECONDS": 0.5,
     "FLUSH_SECONDS": 0.5,
     "POLL_SECONDS": 1.0,
+    "LISTEN": True,
     "STATUS_CACHE_SECONDS": 60,
     "BATCH_ROWS_MAX": 10_000_000,
     "OUTPUT_FILES_MAX": 1000,

@@ -79,6 +79,8 @@ def store(batch: Batch, insert: Callable[[Batch], None]) -> UUID:
                 raise
             return _earlier(batch)
         insert(batch)
+        if batch.status == Status.QUEUED:
+            tables.notify()
         tables.after_commit(
             lambda: _send(
                 signals.batch_submitted, batch_id=batch.id, app=batch.app, op=batch.op, kind=Kind(batch.kind)

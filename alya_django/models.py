@@ -15,7 +15,7 @@ from alya_django import db
 from alya_django.answers import BatchDetails, ErrorMessage, RowOutcome, Summary
 from alya_django.db import Database
 from alya_django.querysets import RUNNABLE, BatchProgressQuerySet, BatchQuerySet, BatchRowQuerySet, WorkerQuerySet
-from alya_django.status import FINAL, Kind, Status
+from alya_django.status import FINAL, PENDING, Kind, Status
 from alya_django.validation import TEXT_MAX
 
 
@@ -91,6 +91,11 @@ class Batch(models.Model):
         indexes = (
             models.Index(fields=("turn", "requested_at", "id"), name="alya_batch_by_turn", condition=RUNNABLE),
             models.Index(fields=("requested_at", "id"), name="alya_batch_by_age", condition=RUNNABLE),
+            models.Index(
+                fields=("status", "kind", "app", "op"),
+                name="alya_batch_pending",
+                condition=Q(status__in=sorted(PENDING)),
+            ),
             models.Index(fields=("app", "op", "-requested_at"), name="alya_batch_by_op"),
             models.Index(fields=("-requested_at", "id"), name="alya_batch_latest"),
             models.Index(

@@ -22,6 +22,8 @@ Op = tuple[str, str, str]
 """A kind, an app and an op."""
 # A partial index serves only a query that repeats its condition: models and queries have it from here.
 RUNNABLE = Q(kind=Kind.BATCH, status__in=sorted(PENDING), held_at__isnull=True, drained=False)
+# The worker's number is the upper half of its claims.
+CLAIMS_PER_WORKER = 2**32
 # A smaller weight counts as this: what is divided by nearly nothing no database can hold.
 WEIGHT_MIN = 1e-6
 # A claim's token is its worker's number above so many bits, and a count below.
@@ -47,8 +49,15 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
 
     def complete(self) -> BatchQuerySet:
         """Running batches whose rows have all ended, which somebody must finish."""
-        ended = Sum(F("progress__nsuccess") + F("progress__nfailed"))
-        return self.filter(status=Status.IN_PROGRESS).annotate(ended=ended).filter(ended=F("nrows"))
+        slots = self.model.progress.rel.related_model._default_manager.using(self.db)
+        # By batch, in a query of its own: joined, the planner would read the slots of all batches there ever were.
+        of_one = slots.filter(batch=OuterRef("pk")).order_by().values("batch")
+        ended = of_one.values(ended=Sum(F("nsuccess") + F("nfailed")))
+        return self.filter(status=Status.IN_PROGRESS, nrows=Subquery(ended))
+
+    def asleep(self, rows: BatchRowQuerySet) -> BatchQuerySet:
+        """Drained batches that have one of these rows."""
+        return self.filter(Exists(rows.filter(batch=OuterRef("pk"))), status__in=sorted(PENDING), drained=True)
 
     def family_of(self, batch: Batch) -> BatchQuerySet:
         """A batch's first ancestor and all that came of it by retry."""
@@ -115,7 +124,7 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
 
     def wake(self, rows: BatchRowQuerySet) -> int:
         """Look again into the drained batches of these rows, unless somebody has locked them."""
-        return self.filter(drained=True, pk__in=rows.values("batch"))._update_free(drained=False)
+        return self.asleep(rows)._update_free(drained=False)
 
     def set_drained(self) -> int:
         """Stop looking for rows in these batches, unless somebody has locked them."""
@@ -190,6 +199,11 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
 
     def ended(self) -> BatchRowQuerySet:
         return self.filter(status__in=[Status.SUCCESS, Status.FAILED])
+
+    def held_by(self, number: int) -> BatchRowQuerySet:
+        """Rows that the claims of one worker hold."""
+        first = number * CLAIMS_PER_WORKER
+        return self.filter(claim__gte=first, claim__lt=first + CLAIMS_PER_WORKER)
 
     # The locks.
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
@@ -20,20 +21,38 @@ from tests import services
 
 Figures = dict[str, float]
 BUSY_SECONDS = 0.5
+START_ASKED_EVERY_SECONDS = 0.05
 TABLES = "alya_batches, alya_batchrows, alya_batch_progress, alya_workers"
 
 
 @contextmanager
-def alya() -> Iterator[None]:
+def alya() -> Iterator[services.PostgreSQL]:
     """Start a PostgreSQL that would survive a crash of the machine, and set up Django on it."""
     with services.postgresql(fsync=True) as server, tempfile.TemporaryDirectory(prefix="alya-storage-") as storage:
         os.environ.update(DATABASE_URL=server.url, STORAGE_DIR=storage, DJANGO_SETTINGS_MODULE="benchmarks.settings")
         django.setup()
         call_command("migrate", verbosity=0)
         try:
-            yield
+            yield server
         finally:
             connection.close()
+
+
+@contextmanager
+def worker() -> Iterator[subprocess.Popen[bytes]]:
+    """Start a worker command, and stop it when the block ends."""
+    from alya_django.models import Worker
+
+    command = [sys.executable, "-m", "django", "alya_worker"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            while not Worker.objects.exists():
+                if process.poll() is not None:
+                    raise RuntimeError(f"{' '.join(command)} failed.")
+                time.sleep(START_ASKED_EVERY_SECONDS)
+            yield process
+        finally:
+            process.terminate()
 
 
 def payments(count: int) -> Iterator[dict[str, str]]:

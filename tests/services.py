@@ -35,6 +35,12 @@ class PostgreSQL:
     port: int
     name: str = "alya"
     user: str = "alya"
+    log: Path = Path(os.devnull)
+
+    def statements_logged(self) -> int:
+        """Return how many statements the log has, where the server logs them."""
+        text = self.log.read_text(errors="replace")
+        return text.count("LOG:  statement: ") + text.count("LOG:  execute ")
 
     @property
     def url(self) -> str:
@@ -57,7 +63,8 @@ def postgresql(*, fsync: bool = False) -> Iterator[PostgreSQL]:
         run_as = _unprivileged(folder)
         data = Path(folder, "data")
         _run([programs / "initdb", "-D", data, "-U", "alya", "-A", "trust", "-E", "UTF8", "--locale=C"], run_as)
-        server = PostgreSQL("127.0.0.1", free_port())
+        log = Path(folder, "log")
+        server = PostgreSQL("127.0.0.1", free_port(), log=log)
         options = {
             "listen_addresses": server.host,
             "port": server.port,
@@ -69,7 +76,6 @@ def postgresql(*, fsync: bool = False) -> Iterator[PostgreSQL]:
         }
         with Path(data, "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in options.items())
-        log = Path(folder, "log")
         _run([programs / "pg_ctl", "-D", data, "-l", log, "-w", "-t", "60", "start"], run_as)
         try:
             _run([programs / "createdb", "-h", server.host, "-p", str(server.port), "-U", "alya", "alya"], run_as)

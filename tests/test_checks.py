@@ -24,7 +24,7 @@ class SettingsTests:
 
     def test_every_number_has_a_least_value(self) -> None:
         """No number is left out of the check."""
-        assert {key for key, value in DEFAULTS.items() if not isinstance(value, str)} == set(checks.LEAST)
+        assert {key for key, value in DEFAULTS.items() if not isinstance(value, str | bool)} == set(checks.LEAST)
 
     def test_e001_an_unknown_key_with_one_like_it(self, settings) -> None:
         """A slip of the pen is answered by what was meant."""

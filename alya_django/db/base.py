@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from operator import itemgetter
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
-from django.db import connections, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet, UUIDField, Value
 
@@ -66,6 +66,17 @@ class RowEnding(NamedTuple):
     result: str | None
     messages: str | None
     output_lines: str | None
+
+
+class Listener(Protocol):
+    """What hears that there may be work; readable like a file when there is news."""
+
+    def fileno(self) -> int: ...
+
+    def drain(self) -> None:
+        """Take in all news so far; raise OSError if the connection is lost."""
+
+    def close(self) -> None: ...
 
 
 class Database(ABC):
@@ -130,6 +141,35 @@ class Database(ABC):
     def after_commit(self, act: Callable[[], None]) -> None:
         """Act once the caller's transaction is committed; what then fails is logged and fails nothing else."""
         transaction.on_commit(act, using=self.alias, robust=True)
+
+    def is_away(self, error: BaseException) -> bool:
+        """Return whether an error tells of a database that does not answer just now, rather than of a statement."""
+        return isinstance(error, OperationalError | InterfaceError)
+
+    def reopen(self) -> None:
+        """Close the connection and make a new one; raise what the database raises."""
+        self.connection.close()
+        self.connection.ensure_connection()
+
+    @abstractmethod
+    def notify(self) -> None:
+        """
+        Wake the workers that listen, once the caller's transaction is committed, unless the project does without.
+
+        Nothing depends on it: who was not woken looks by itself after POLL_SECONDS.
+        """
+
+    @abstractmethod
+    def listen(self) -> Listener | None:
+        """Return what hears ``notify``, on a connection of its own; None where there is no such thing."""
+
+    @abstractmethod
+    def keep_alive(self) -> AbstractContextManager[None]:
+        """
+        Have both ends of this process's new connections miss the other one soon after it has vanished.
+
+        A worker does so while it lives: nobody sits beside it to see that it hangs.
+        """
 
     @abstractmethod
     def insert_rows(self, batch_id: UUID, rows: Iterable[tuple[int, str]]) -> None:

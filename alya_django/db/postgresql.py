@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
+from typing import Any
 from uuid import UUID
 
+import psycopg
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from psycopg.pq import TransactionStatus
 
-from alya_django.db.base import CLAIM_ROWS, COUNT_ROWS, Database, RowEnding
+from alya_django.conf import settings
+from alya_django.db.base import CLAIM_ROWS, COUNT_ROWS, Database, Listener, RowEnding
 
 # Small enough for the server to store a piece while the next is made, large enough to be worth a system call.
 PIECE_ROWS = 250
@@ -43,6 +48,20 @@ RECORD_ROWS = (
     SELECT COUNT(*) FROM ended
 """
 )
+CHANNEL = "alya"
+
+# Both ends notice within 25 s that the other has vanished without a word.
+ALERT = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+SERVER_ALERT = (
+    "SELECT SET_CONFIG('tcp_keepalives_idle', '10', FALSE), SET_CONFIG('tcp_keepalives_interval', '5', FALSE), "
+    "SET_CONFIG('tcp_keepalives_count', '3', FALSE), SET_CONFIG('tcp_user_timeout', '20000', FALSE)"
+)
 
 OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
 
@@ -59,6 +78,32 @@ class PostgreSQL(Database):
     def is_in_transaction(self, connection: BaseDatabaseWrapper) -> bool:
         raw = connection.connection
         return super().is_in_transaction(connection) or (raw is not None and raw.pgconn.transaction_status in OPEN)
+
+    def notify(self) -> None:
+        if settings.LISTEN:
+            self.after_commit(self._notify)
+
+    def listen(self) -> Listener:
+        parameters = {**ALERT, **self.connection.get_connection_params(), "autocommit": True}
+        try:
+            return _Listener(psycopg.connect(**parameters))
+        except psycopg.Error as error:
+            raise ConnectionError(str(error)) from error
+
+    @contextmanager
+    def keep_alive(self) -> Iterator[None]:
+        # The options of libpq are for this end of a connection, and those that the project has set stay. The other
+        # end has parameters of its own, and may hold locks of a worker whose host is gone. They are set by a
+        # statement: a pooler refuses to pass on what it does not know when a connection begins.
+        connected = self.connection.settings_dict
+        options = connected["OPTIONS"]
+        connected["OPTIONS"] = {**ALERT, **options}
+        connection_created.connect(self._keep_server_alive)
+        try:
+            yield
+        finally:
+            connection_created.disconnect(self._keep_server_alive)
+            connected["OPTIONS"] = options
 
     def insert_rows(self, batch_id: UUID, rows: Iterable[tuple[int, str]]) -> None:
         start = f"{batch_id}\t"
@@ -114,6 +159,39 @@ class PostgreSQL(Database):
                 "ALTER TABLE alya_batchrows "
                 "SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02)"
             )
+
+    def _notify(self) -> None:
+        # A statement of its own: inside a transaction it would make every commit of the server wait for the other.
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"NOTIFY {CHANNEL}")
+
+    def _keep_server_alive(self, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
+        if connection.alias == self.alias:
+            with connection.cursor() as cursor:
+                cursor.execute(SERVER_ALERT)
+
+
+class _Listener:
+    """A connection that LISTENs."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        connection.execute(SERVER_ALERT)
+        connection.execute(f"LISTEN {CHANNEL}")
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    def drain(self) -> None:
+        try:
+            self._connection.pgconn.consume_input()
+        except psycopg.Error as error:
+            raise ConnectionError(str(error)) from error
+        while self._connection.pgconn.notifies() is not None:
+            pass
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 def _lines(texts: Sequence[str | None]) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -22,6 +24,20 @@ class SQLite(Database):
     def is_in_transaction(self, connection: BaseDatabaseWrapper) -> bool:
         raw = connection.connection
         return super().is_in_transaction(connection) or (raw is not None and raw.in_transaction)
+
+    def is_away(self, error: BaseException) -> bool:
+        # Its errors of operation are those of statements too, such as a table that is missing.
+        code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+        return super().is_away(error) and code != sqlite3.SQLITE_ERROR
+
+    def notify(self) -> None:
+        """Do nothing: nobody listens."""
+
+    def listen(self) -> None:
+        return None
+
+    def keep_alive(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def insert_rows(self, batch_id: UUID, rows: Iterable[tuple[int, str]]) -> None:
         with self.connection.cursor() as cursor:

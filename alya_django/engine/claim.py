@@ -15,11 +15,10 @@ from django.db.models.functions import Cast, Length, Now
 from alya_django.db import Database
 from alya_django.engine.pace import Pace
 from alya_django.models import Batch, BatchRow
-from alya_django.querysets import BatchQuerySet
+from alya_django.querysets import CLAIMS_PER_WORKER, BatchQuerySet
 from alya_django.registry import Key, Registration
 from alya_django.status import Kind, Status
 
-CLAIMS_PER_WORKER = 2**32
 OLDEST_EVERY = 8
 CANDIDATES = 5
 BATCHES_KEPT = 100

@@ -91,14 +91,11 @@ class Finisher:
             self._on_outage(query_id, error)
             self._recorder.requeue(query_id, chunk.claim, delay=STORAGE_REST_SECONDS)
             return 0
-        with self._recorder.gate(query_id):
-            recorded = self._recorder.record(query_id, chunk.claim, [ending])
-            if recorded:
-                Batch.objects.primary().filter(pk=query_id).take_finish(finisher, LEASE)
-                self._close(query_id, finisher, output_files)
+        recorded = self._recorder.insist(lambda: self._close_slow_query(chunk, finisher, ending, output_files))
         if recorded:
             self._deliverer.tell(query_id, finisher)
-        elif processed.output_files:
+        # Where the connection was lost at the commit, an earlier time may have been the one that counts.
+        elif processed.output_files and Batch.objects.primary().get(pk=query_id).output_files != output_files:
             outputs.delete_attempt(query_id, finisher)
         return recorded
 
@@ -118,6 +115,17 @@ class Finisher:
             outputs.delete_attempt(query_id, finisher)
             return raised(processed.ending.row_id, error).ending, {}
         return processed.ending, output_files
+
+    def _close_slow_query(
+        self, chunk: Chunk, finisher: UUID, ending: RowEnding, output_files: Mapping[str, str]
+    ) -> int:
+        query_id = chunk.batch.pk
+        with self._recorder.gate(query_id):
+            recorded = self._recorder.record(query_id, chunk.claim, [ending])
+            if recorded:
+                Batch.objects.primary().filter(pk=query_id).take_finish(finisher, LEASE)
+                self._close(query_id, finisher, output_files)
+        return recorded
 
     def _close(self, batch_id: UUID, finisher: UUID, output_files: Mapping[str, str]) -> bool:
         """Write the final state, guarded by the finisher's token; return whether it still held."""

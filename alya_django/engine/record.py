@@ -3,37 +3,70 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from uuid import UUID
 
 from alya_django.answers import ErrorMessage
 from alya_django.db import Database, RowEnding
+from alya_django.engine.patience import Patience
 from alya_django.models import BatchProgress, BatchRow
 
 GATE_SECONDS = 0.01
+GATE_STOP_SECONDS = 5.0
+
+
+class GateShut(Exception):
+    """The worker is to stop, and an abort that has not ended keeps it from what it holds."""
 
 
 class Recorder:
-    """Record for one worker, counting in the worker's progress slot in the same transaction."""
+    """
+    Record for one worker, counting in the worker's progress slot in the same transaction.
 
-    def __init__(self, store: Database, *, number: int, name: str) -> None:
+    While the database is away, what is to be recorded is kept and offered again, with the patience of the worker.
+    """
+
+    def __init__(
+        self,
+        store: Database,
+        *,
+        number: int,
+        name: str,
+        patience: Patience | None = None,
+        is_stopping: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._store = store
+        self._number = number
         self._name = name
+        self._patience = patience
+        self._is_stopping = is_stopping
         self._slot = number % BatchProgress.SLOTS
 
     def record(self, batch_id: UUID, claim: int, endings: Sequence[RowEnding]) -> int:
         """End rows and return how many the claim still held; the others belong to somebody else by now."""
         if not endings:
             return 0
-        with self.gate(batch_id):
-            return self._store.record_rows(batch_id, self._slot, claim, endings)
+        return self.insist(lambda: self._record(batch_id, claim, endings))
+
+    def insist(self, act: Callable[[], int]) -> int:
+        """Act, and where the database is away again and again; each time the claim is asked anew."""
+        return act() if self._patience is None else self._patience.insist(act)
 
     def requeue(self, batch_id: UUID, claim: int, *, delay: float = 0.0) -> int:
         """Give back the rows that a claim still holds, blaming none."""
         with self.gate(batch_id):
-            return BatchRow.objects.primary().requeue(claim, delay=timedelta(seconds=delay))
+            requeued = BatchRow.objects.primary().requeue(claim, delay=timedelta(seconds=delay))
+            if requeued and not delay:
+                self._store.notify()
+        return requeued
+
+    def requeue_all(self) -> int:
+        """Give back whatever rows this worker holds, blaming none."""
+        rows = BatchRow.objects.primary().held_by(self._number)
+        held = set(rows.values_list("batch_id", "claim"))
+        return sum(self.requeue(batch_id, claim) for batch_id, claim in held if claim is not None)
 
     def fail_rest(self, batch_id: UUID, message: ErrorMessage, *, claim: int | None = None) -> int:
         """Fail a batch's queued rows, and those that a claim holds, for a reason that is none of theirs."""
@@ -46,10 +79,22 @@ class Recorder:
 
     @contextmanager
     def gate(self, batch_id: UUID) -> Iterator[None]:
-        """Open a transaction inside the batch's gate; while an abort keeps it shut, wait outside."""
+        """
+        Open a transaction inside the batch's gate; while an abort keeps it shut, wait outside.
+
+        A worker that is to stop waits for a few seconds only. Then the rows stay as they are: the abort ends them,
+        or, if it is rolled back, those who recover the rows of workers that have gone find them.
+        """
+        patient_until = time.monotonic() + GATE_STOP_SECONDS
         while True:
             with self._store.transaction():
                 if self._store.enter(batch_id):
                     yield
                     return
+            if self._is_stopping() and time.monotonic() >= patient_until:
+                raise GateShut(f"The abort of {batch_id} does not end: its rows are left as they are.")
             time.sleep(GATE_SECONDS)
+
+    def _record(self, batch_id: UUID, claim: int, endings: Sequence[RowEnding]) -> int:
+        with self.gate(batch_id):
+            return self._store.record_rows(batch_id, self._slot, claim, endings)

@@ -12,7 +12,7 @@ from django.db.models import F
 from alya_django import signals
 from alya_django.db import Database
 from alya_django.engine.process import engine_message
-from alya_django.models import Batch, BatchProgress, BatchRow, Worker
+from alya_django.models import Batch, BatchRow, Worker
 from alya_django.querysets import BatchRowQuerySet
 
 logger = logging.getLogger("alya_django.engine")
@@ -105,7 +105,7 @@ class Recovery:
             message = engine_message(11, "processing_error", f"The worker of the row died {deaths} times.")
             failed += worn_out.filter(lost=deaths).fail([message.as_json()], F("done_by"))
         if failed:
-            BatchProgress.objects.primary().move(batch_id, SLOT, nfailed=failed)
+            self._store.count_rows(batch_id, SLOT, nfailed=failed)
         return failed
 
     def _tell(self, lost: Counter[str]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import time
 
-from django.db.models import Q
-
 from alya_django.conf import settings
 from alya_django.engine.deliver import Deliverer
 from alya_django.engine.finish import Finisher
@@ -14,7 +12,7 @@ from alya_django.engine.process import engine_message
 from alya_django.models import Batch, BatchRow, Worker
 from alya_django.querysets import BatchQuerySet, Op
 from alya_django.registry import registry
-from alya_django.status import FINAL, PENDING, Kind
+from alya_django.status import PENDING, Kind
 
 logger = logging.getLogger("alya_django.engine")
 
@@ -33,15 +31,14 @@ class Sweeper:
 
     def look(self) -> int:
         """See to what cannot wait for a sweep; return how many batches moved."""
-        woken = Batch.objects.primary().wake(BatchRow.objects.primary().due())
-        return woken + self._deliverer.deliver(self._served())
+        moved = Batch.objects.primary().wake(BatchRow.objects.primary().due())
+        for batch_id in self._served().complete().unattended().values_list("pk", flat=True)[:ROUND_BATCHES]:
+            moved += self._finisher.finish(batch_id)
+        return moved + self._deliverer.deliver(self._served())
 
     def sweep(self) -> int:
         """See to everything; return how many batches moved."""
-        moved = self.look()
-        for batch_id in self._served().complete().unattended().values_list("pk", flat=True)[:ROUND_BATCHES]:
-            moved += self._finisher.finish(batch_id)
-        return moved + self._give_up_unserved()
+        return self.look() + self._give_up_unserved()
 
     def _served(self) -> BatchQuerySet:
         return Batch.objects.primary().of(entry.key for entry in registry).filter(**self._only)
@@ -58,11 +55,12 @@ class Sweeper:
         return moved
 
     def _unserved(self) -> set[Op]:
-        asked = Batch.objects.primary().filter(
-            Q(status__in=PENDING) | Q(status__in=FINAL, marked_done_at__isnull=True), **self._only
-        )
-        served = Worker.objects.primary().alive().ops() | {entry.key for entry in registry}
-        return set(asked.order_by().values_list("kind", "app", "op").distinct()) - served
+        batches = Batch.objects.primary().filter(**self._only).order_by()
+        # Each of the two has an index of its own.
+        pending, untold = batches.filter(status__in=sorted(PENDING)), batches.not_marked_done()
+        op = ("kind", "app", "op")
+        asked = set(pending.values_list(*op).union(untold.values_list(*op))) - {entry.key for entry in registry}
+        return asked - Worker.objects.primary().alive().ops() if asked else asked
 
     def _give_up_op(self, kind: str, app: str, op: str) -> int:
         text = f"No {PROCESSOR_NAMES[Kind(kind)]} is registered for app {app!r} and op {op!r}."

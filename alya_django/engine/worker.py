@@ -8,6 +8,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
@@ -18,14 +19,17 @@ from django.db import reset_queries
 import alya_django
 from alya_django.conf import settings
 from alya_django.engine.chunk import ChunkRunner
-from alya_django.engine.claim import Chunk, Claimer
+from alya_django.engine.claim import Claimer
 from alya_django.engine.deliver import Deliverer
 from alya_django.engine.finish import Finisher
 from alya_django.engine.heartbeat import Heartbeat
 from alya_django.engine.init_blocks import InitBlocks
+from alya_django.engine.lookout import Lookout
 from alya_django.engine.pace import Pace
-from alya_django.engine.record import Recorder
+from alya_django.engine.patience import Patience
+from alya_django.engine.record import GateShut, Recorder
 from alya_django.engine.sweep import Sweeper
+from alya_django.engine.wakeup import Wakeup
 from alya_django.models import Worker as WorkerRecord
 from alya_django.models import database
 from alya_django.registry import Registration, registry
@@ -33,8 +37,9 @@ from alya_django.validation import fold_name
 
 logger = logging.getLogger("alya_django.engine")
 
-STOP_ASKED_EVERY_SECONDS = 0.1
 LOCKED_SECONDS = 0.01
+FAILURES_MAX = 3
+FAILURE_REST_SECONDS = 1.0
 
 
 class Worker:
@@ -62,23 +67,36 @@ class Worker:
         self._beats_alone = beats_alone
         self._on_rows = on_rows
         self._is_stopping = False
-        self._chunk: Chunk | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._failures = 0
+        self._may_hold_rows = False
 
     def __enter__(self) -> Self:
+        with ExitStack() as ending:
+            self._begin(ending)
+            self._ending = ending.pop_all()
+        return self
+
+    def _begin(self, ending: ExitStack) -> None:
         if django_settings.DEBUG:
             logger.warning("DEBUG is on: Django keeps every statement; the worker clears them after each chunk.")
         registrations = self.serves()
         store = database()
-        self._record = WorkerRecord.objects.primary().create(
-            name=self.name,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=alya_django.__version__,
-            ops=[entry.key for entry in registrations],
-        )
+        self._wakeup = ending.enter_context(closing(Wakeup(store, listens=settings.LISTEN)))
+        self._wake = self._wakeup.wake
+        self._patience = Patience(store, self._wakeup, is_stopping=lambda: self._is_stopping)
+        if self._beats_alone:
+            ending.enter_context(store.keep_alive())
+        self._record = self._patience.insist(self._register) if self._beats_alone else self._register()
         pace = Pace()
         self._init_blocks = InitBlocks()
-        self._recorder = Recorder(store, number=self._record.pk, name=self.name)
+        self._recorder = Recorder(
+            store,
+            number=self._record.pk,
+            name=self.name,
+            patience=self._patience if self._beats_alone else None,
+            is_stopping=lambda: self._is_stopping,
+        )
         deliverer = Deliverer(store, self._init_blocks, self._note)
         finisher = Finisher(store, self._recorder, deliverer, self._note)
         self._sweeper = Sweeper(finisher, deliverer, app=self._app, op=self._op)
@@ -98,25 +116,27 @@ class Worker:
             is_stopping=lambda: self._is_stopping,
             on_error=self._note,
         )
+        self._lookout = Lookout(
+            number=self._record.pk, registrations=registrations, is_usable=self._init_blocks.is_usable
+        )
         self._heartbeat = Heartbeat(store, self._record.pk)
         self._sweep_at = time.monotonic()
         if self._beats_alone:
             self._heartbeat.start()
         logger.info("Worker %s serves %s.", self.name, ", ".join(map(str, registrations)) or "nothing")
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._heartbeat.stop()
         try:
-            if self._chunk is not None:
-                self._recorder.requeue(self._chunk.batch.pk, self._chunk.claim)
+            self._recorder.requeue_all()
             WorkerRecord.objects.primary().filter(pk=self._record.pk).delete()
         except Exception:
             # What ended the worker matters more than that it could not say goodbye.
             logger.exception("Worker %s could not give back its rows.", self.name)
         self._init_blocks.close()
+        self._ending.close()
         logger.info("Worker %s has stopped.", self.name)
 
     def serves(self) -> list[Registration]:
@@ -126,13 +146,22 @@ class Worker:
     def stop(self) -> None:
         """Let the loop end after the row in hand; safe in a signal handler."""
         self._is_stopping = True
+        self._wake()
 
     def run(self) -> None:
-        """Work until stopped."""
+        """
+        Work until stopped.
+
+        A database that is away is waited for. What else fails ends the worker when it does so three rounds running.
+        """
         while not self._is_stopping:
-            self._sweep_when_due()
-            if self.round() is None and not self._sweeper.look():
-                self._pause(LOCKED_SECONDS if self._claimer.met_locks else settings.POLL_SECONDS)
+            try:
+                self._turn()
+            except Exception as error:
+                self._outlive(error)
+            else:
+                self._failures = 0
+                self._patience.renew()
 
     def run_once(self) -> bool:
         """Sweep, work off one chunk if there is any, and return whether there was."""
@@ -148,33 +177,76 @@ class Worker:
             if rows is None and not self._sweeper.sweep():
                 if not self._claimer.met_locks:
                     break
-                self._pause(LOCKED_SECONDS)
+                self._wakeup.rest(LOCKED_SECONDS)
         return total
 
     def round(self) -> int | None:
         """Work off one chunk and return how many of its rows ended; None if there was none."""
         self._heartbeat.beat_when_due()
-        self._chunk = self._claimer.take()
-        if self._chunk is None:
+        chunk = self._claimer.take()
+        if chunk is None:
             return None
-        rows = self._runner.run(self._chunk)
+        try:
+            rows = self._runner.run(chunk)
+        except GateShut as shut:
+            logger.warning("%s", shut)
+            return 0
         self._heartbeat.count(rows)
         self._on_rows(rows)
-        self._chunk = None
         if django_settings.DEBUG:
             reset_queries()
         return rows
 
-    def _sweep_when_due(self) -> None:
-        if time.monotonic() >= self._sweep_at:
-            self._sweeper.sweep()
-            self._sweep_at = time.monotonic() + settings.SWEEP_SECONDS
+    def _register(self) -> WorkerRecord:
+        return WorkerRecord.objects.primary().create(
+            name=self.name,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=alya_django.__version__,
+            ops=[entry.key for entry in self.serves()],
+        )
+
+    def _turn(self) -> None:
+        """Work off one chunk or, if there is none, rest until there may be one."""
+        if self._may_hold_rows:
+            self._recorder.requeue_all()
+            # Their batches may be drained: a round that found nothing for that would pass for a good one.
+            self._sweeper.look()
+            self._may_hold_rows = False
+        self._wakeup.forget_news()
+        self._sweep_when_due()
+        if self.round() is None and not self._sweeper.look():
+            self._idle()
+
+    def _sweep_when_due(self) -> int:
+        if time.monotonic() < self._sweep_at:
+            return 0
+        self._sweep_at = time.monotonic() + settings.SWEEP_SECONDS
+        return self._sweeper.sweep()
+
+    def _idle(self) -> None:
+        """Rest until there is something to do, and ask for no more than that."""
+        if self._claimer.met_locks:
+            self._wakeup.rest(LOCKED_SECONDS)
+            return
+        while not self._is_stopping:
+            # Workers that started together should not ask together.
+            self._wakeup.wait(settings.POLL_SECONDS * random.uniform(2 / 3, 4 / 3))
+            self._heartbeat.beat_when_due()
+            if self._lookout.sees_work() or self._sweep_when_due():
+                break
+
+    def _outlive(self, error: Exception) -> None:
+        """Let the worker go on after a round that failed, or raise what failed."""
+        self._may_hold_rows = True
+        if self._patience.covers(error):
+            self._patience.wait_out(error)
+            return
+        self._failures += 1
+        if self._failures == FAILURES_MAX or database().connection.in_atomic_block:
+            raise error
+        logger.error("A round failed; the worker tries again.", exc_info=error)
+        self._wakeup.rest(FAILURE_REST_SECONDS)
 
     def _note(self, error: BaseException) -> None:
         self.error = self.error or error
-
-    def _pause(self, seconds: float) -> None:
-        """Rest for about so long: workers that started together should not ask together."""
-        until = time.monotonic() + seconds * random.uniform(2 / 3, 4 / 3)
-        while not self._is_stopping and (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, STOP_ASKED_EVERY_SECONDS))

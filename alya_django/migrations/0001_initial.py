@@ -156,6 +156,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='batch',
+            index=models.Index(condition=models.Q(('status__in', ['inprog', 'queued'])), fields=['status', 'kind', 'app', 'op'], name='alya_batch_pending'),
+        ),
+        migrations.AddIndex(
+            model_name='batch',
             index=models.Index(fields=['app', 'op', '-requested_at'], name='alya_batch_by_op'),
         ),
         migrations.AddIndex(

@@ -9,6 +9,7 @@ from django.db import connections
 
 from alya_django import BatchProcessor, Row, Status, batches, register_batch_processor, slow_queries
 from alya_django import register_slow_query_processor as register_slow_query
+from alya_django.engine.wakeup import Wakeup
 from alya_django.engine.worker import Worker
 from alya_django.models import Batch, BatchRow
 from alya_django.models import Worker as WorkerRecord
@@ -97,8 +98,8 @@ class ClaimTests:
     def test_drain_waits_for_rows_that_are_only_locked(self, monkeypatch) -> None:
         """The queue is empty when no row is left, not when none can be had at this moment."""
         rests = []
-        pause = Worker._pause
-        monkeypatch.setattr(Worker, "_pause", lambda self, seconds: rests.append(seconds) or pause(self, seconds))
+        rest = Wakeup.rest
+        monkeypatch.setattr(Wakeup, "rest", lambda self, seconds: rests.append(seconds) or rest(self, seconds))
         register_batch_processor("app", "op", echo)
         batch_id = batches.submit("app", "op", [1, 2])
         with open_transaction(lambda: lock_rows(batch_id, 2)):

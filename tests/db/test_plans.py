@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 
 MANY = 190_000
 FEW = 10_000
+FINISHED = 5_000
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +43,17 @@ def tables(django_db_setup: None, django_db_blocker) -> Iterator[None]:
             done_at="2026-01-01T00:00Z",
             marked_done_at="2026-01-01T00:00Z",
         )
+        finished = Batch.objects.get(pk=big)
+        Batch.objects.bulk_create(_finished_like(finished) for _ in range(FINISHED))
         batches.submit("plans", "other", range(FEW))
         with connection.cursor() as cursor:
             cursor.execute("VACUUM ANALYZE alya_batchrows")
+            cursor.execute(
+                "INSERT INTO alya_batch_progress (batch_id, slot, nsuccess, nfailed) "
+                "SELECT id, 1, 0, 0 FROM alya_batches WHERE nrows = 0"
+            )
             cursor.execute("VACUUM ANALYZE alya_batches")
+            cursor.execute("VACUUM ANALYZE alya_batch_progress")
         yield
         with connection.cursor() as cursor:
             cursor.execute("TRUNCATE alya_batchrows, alya_batches, alya_batch_progress, alya_workers")
@@ -55,18 +63,18 @@ def tables(django_db_setup: None, django_db_blocker) -> Iterator[None]:
 def plans_of(tables: None, db: None, registry):
     """Run something and return the statements on rows that the planner would answer by a sequential scan."""
 
-    def plans(act) -> list[str]:
+    def plans(act, table="alya_batchrows") -> list[str]:
         with CaptureQueriesContext(connection) as captured:
             act()
-        statements = [query["sql"] for query in captured if "alya_batchrows" in query["sql"]]
-        assert statements, "nothing was asked of the rows"
-        return [statement for statement in statements if is_scan(statement)]
+        statements = [query["sql"] for query in captured if table in query["sql"]]
+        assert statements, "nothing was asked of the table"
+        return [statement for statement in statements if is_scan(statement, table)]
 
     return plans
 
 
-def is_scan(statement: str) -> bool:
-    """Tell whether a statement would read all of the rows' table."""
+def is_scan(statement: str, table: str) -> bool:
+    """Tell whether a statement would read all of a table."""
     if not re.match(r"(WITH|SELECT|UPDATE|DELETE)\b", statement):
         return False
     with connection.cursor() as cursor:
@@ -75,7 +83,7 @@ def is_scan(statement: str) -> bool:
     nodes = [json.loads(plan)[0]["Plan"]] if isinstance(plan, str) else [plan[0]["Plan"]]
     while nodes:
         node = nodes.pop()
-        if node["Node Type"] == "Seq Scan" and node.get("Relation Name") == "alya_batchrows":
+        if node["Node Type"] == "Seq Scan" and node.get("Relation Name") == table:
             return True
         nodes += node.get("Plans", [])
     return False
@@ -117,11 +125,23 @@ class PlanTests:
     def test_a_look_and_a_sweep_scan_nothing(self, plans_of, make_finisher) -> None:
         """What an idle worker asks every second is answered by partial indexes."""
         sweeper = Sweeper(make_finisher(), Deliverer(database(), InitBlocks()), app=None, op=None)
+        register_batch_processor("plans", "op", echo)
+        register_slow_query("plans", "query", echo)
         assert plans_of(sweeper.sweep) == []
+        assert plans_of(sweeper.sweep, "alya_batches") == []
+
+    @pytest.mark.rule("RUN-8")
+    @pytest.mark.parametrize("table", ["alya_batches", "alya_batchrows", "alya_batch_progress"])
+    def test_an_idle_worker_scans_nothing(self, plans_of, table) -> None:
+        """Whether there is work is one statement, answered by indexes however much has been done before."""
+        register_batch_processor("plans", "op", echo)
+        register_slow_query("plans", "query", echo)
+        with Worker() as worker:
+            assert plans_of(worker._lookout.sees_work, table) == []
 
     def test_a_line_and_a_page_are_read_without_a_scan(self, plans_of) -> None:
         """Support's question and the stream of a batch's rows."""
-        batch_id = Batch.objects.get(op="op").pk
+        batch_id = Batch.objects.get(op="op", nrows=MANY).pk
         assert plans_of(lambda: batches.line(batch_id, 100_000)) == []
         assert plans_of(lambda: next(batches.iter_rows(batch_id, after_line=150_000))) == []
         assert plans_of(lambda: list(batches.iter_rows(batch_id, status=Status.FAILED))) == []
@@ -130,6 +150,20 @@ class PlanTests:
         """The largest line of a batch is one step in its index."""
         batch_id = batches.submit("plans", "op", range(10), wait=True)
         assert plans_of(lambda: batches.append(batch_id, range(10))) == []
+
+
+def _finished_like(batch: Batch) -> Batch:
+    return Batch(
+        app=batch.app,
+        op=batch.op,
+        kind=batch.kind,
+        status=batch.status,
+        nsuccess=0,
+        nfailed=0,
+        naborted=0,
+        done_at=batch.done_at,
+        marked_done_at=batch.marked_done_at,
+    )
 
 
 @pytest.fixture
