@@ -14,6 +14,7 @@ from alya_django.db import RowEnding
 from alya_django.engine.claim import Chunk, ClaimedRow
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
 from alya_django.engine.process import process
+from alya_django.engine.scope import Scope
 from alya_django.engine.worker import Worker
 from alya_django.exceptions import NotFound
 from alya_django.models import BatchRow
@@ -34,7 +35,8 @@ def drain(*, app: str | None = None, op: str | None = None, raise_errors: bool =
         raise_errors: Raise the first exception of a processor, an initializer or ``mark_done`` once all is done;
             RowFailed is none. False leaves it where the project will see it: in the row's messages.
     """
-    with Worker(app=app, op=op) as worker:
+    scope = Scope.of(apps=_given(app), ops=_given(op))
+    with Worker(scope=scope) as worker:
         rows = worker.drain()
     if raise_errors and worker.error is not None:
         raise worker.error
@@ -83,6 +85,10 @@ def isolated_registry() -> Iterator[None]:
     """Begin with an empty registry, and have the project's own back afterwards; also a decorator."""
     with registry.isolated():
         yield
+
+
+def _given(name: str | None) -> list[str]:
+    return [] if name is None else [name]
 
 
 def _find(kind: Kind, app: str, op: str) -> Registration:

@@ -9,6 +9,7 @@ from alya_django.conf import settings
 from alya_django.engine.deliver import Deliverer
 from alya_django.engine.finish import Finisher
 from alya_django.engine.process import engine_message
+from alya_django.engine.scope import Scope
 from alya_django.models import Batch, BatchRow, Worker
 from alya_django.querysets import BatchQuerySet, Op
 from alya_django.registry import registry
@@ -23,15 +24,15 @@ PROCESSOR_NAMES = {Kind.BATCH: "BatchProcessor", Kind.SLOW_QUERY: "SlowQueryProc
 class Sweeper:
     """Look, for one worker, after the batches that its own chunks do not bring to their end."""
 
-    def __init__(self, finisher: Finisher, deliverer: Deliverer, *, app: str | None, op: str | None) -> None:
+    def __init__(self, finisher: Finisher, deliverer: Deliverer, scope: Scope) -> None:
         self._finisher = finisher
         self._deliverer = deliverer
-        self._only = {name: value for name, value in (("app", app), ("op", op)) if value is not None}
+        self._scope = scope
         self._unserved_since: dict[Op, float] = {}
 
     def look(self) -> int:
         """See to what cannot wait for a sweep; return how many batches moved."""
-        moved = Batch.objects.primary().wake(BatchRow.objects.primary().due())
+        moved = self._served().wake(BatchRow.objects.primary().due())
         for batch_id in self._served().complete().unattended().values_list("pk", flat=True)[:ROUND_BATCHES]:
             moved += self._finisher.finish(batch_id)
         return moved + self._deliverer.deliver(self._served())
@@ -41,7 +42,7 @@ class Sweeper:
         return self.look() + self._give_up_unserved()
 
     def _served(self) -> BatchQuerySet:
-        return Batch.objects.primary().of(entry.key for entry in registry).filter(**self._only)
+        return Batch.objects.primary().of(entry.key for entry in self._scope.registrations())
 
     def _give_up_unserved(self) -> int:
         """Fail the batches whose op no worker has served for CONFIG_FAILURE_SECONDS."""
@@ -55,7 +56,7 @@ class Sweeper:
         return moved
 
     def _unserved(self) -> set[Op]:
-        batches = Batch.objects.primary().filter(**self._only).order_by()
+        batches = self._scope.narrow(Batch.objects.primary()).order_by()
         # Each of the two has an index of its own.
         pending, untold = batches.filter(status__in=sorted(PENDING)), batches.not_marked_done()
         op = ("kind", "app", "op")

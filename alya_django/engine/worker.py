@@ -28,12 +28,11 @@ from alya_django.engine.lookout import Lookout
 from alya_django.engine.pace import Pace
 from alya_django.engine.patience import Patience
 from alya_django.engine.record import GateShut, Recorder
+from alya_django.engine.scope import Scope
 from alya_django.engine.sweep import Sweeper
 from alya_django.engine.wakeup import Wakeup
 from alya_django.models import Worker as WorkerRecord
 from alya_django.models import database
-from alya_django.registry import Registration, registry
-from alya_django.validation import fold_name
 
 logger = logging.getLogger("alya_django.engine")
 
@@ -44,7 +43,7 @@ FAILURE_REST_SECONDS = 1.0
 
 class Worker:
     """
-    Work off batches and slow queries, in this thread and on its connection.
+    Work off the batches and slow queries of a scope, in this thread and on its connection.
 
     A context manager: inside it the worker is registered, at its end rows it still holds are given back and the
     init blocks closed. With ``beats_alone`` its heartbeat has a thread and a connection of its own; after each
@@ -55,13 +54,11 @@ class Worker:
     def __init__(
         self,
         *,
-        app: str | None = None,
-        op: str | None = None,
+        scope: Scope | None = None,
         beats_alone: bool = False,
         on_rows: Callable[[int], None] = lambda rows: None,
     ) -> None:
-        self._app = app if app is None else fold_name(app, "app")
-        self._op = op if op is None else fold_name(op, "op")
+        self._scope = scope or Scope()
         self.name = f"{socket.gethostname()[:200]}-{os.getpid()}-{uuid4().hex[:12]}"
         self.error: BaseException | None = None
         self._beats_alone = beats_alone
@@ -80,7 +77,7 @@ class Worker:
     def _begin(self, ending: ExitStack) -> None:
         if django_settings.DEBUG:
             logger.warning("DEBUG is on: Django keeps every statement; the worker clears them after each chunk.")
-        registrations = self.serves()
+        registrations = self._scope.registrations()
         store = database()
         self._wakeup = ending.enter_context(closing(Wakeup(store, listens=settings.LISTEN)))
         self._wake = self._wakeup.wake
@@ -99,7 +96,7 @@ class Worker:
         )
         deliverer = Deliverer(store, self._init_blocks, self._note)
         finisher = Finisher(store, self._recorder, deliverer, self._note)
-        self._sweeper = Sweeper(finisher, deliverer, app=self._app, op=self._op)
+        self._sweeper = Sweeper(finisher, deliverer, self._scope)
         self._claimer = Claimer(
             store,
             number=self._record.pk,
@@ -138,10 +135,6 @@ class Worker:
         self._init_blocks.close()
         self._ending.close()
         logger.info("Worker %s has stopped.", self.name)
-
-    def serves(self) -> list[Registration]:
-        """Return the registrations that this worker claims rows for."""
-        return [entry for entry in registry if self._app in (None, entry.app) and self._op in (None, entry.op)]
 
     def stop(self) -> None:
         """Let the loop end after the row in hand; safe in a signal handler."""
@@ -203,7 +196,7 @@ class Worker:
             host=socket.gethostname(),
             pid=os.getpid(),
             version=alya_django.__version__,
-            ops=[entry.key for entry in self.serves()],
+            ops=[entry.key for entry in self._scope.registrations()],
         )
 
     def _turn(self) -> None:

@@ -16,6 +16,7 @@ from alya_django.db import RowEnding
 from alya_django.engine.deliver import Deliverer
 from alya_django.engine.init_blocks import InitBlocks
 from alya_django.engine.record import Recorder
+from alya_django.engine.scope import Scope
 from alya_django.engine.sweep import Sweeper
 from alya_django.engine.worker import Worker
 from alya_django.models import Batch, BatchRow, database
@@ -124,7 +125,7 @@ class PlanTests:
 
     def test_a_look_and_a_sweep_scan_nothing(self, plans_of, make_finisher) -> None:
         """What an idle worker asks every second is answered by partial indexes."""
-        sweeper = Sweeper(make_finisher(), Deliverer(database(), InitBlocks()), app=None, op=None)
+        sweeper = Sweeper(make_finisher(), Deliverer(database(), InitBlocks()), Scope())
         register_batch_processor("plans", "op", echo)
         register_slow_query("plans", "query", echo)
         assert plans_of(sweeper.sweep) == []

@@ -6,7 +6,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from alya_django import Status, batches, register_batch_processor
+from alya_django import Status, batches, register_batch_processor, register_slow_query_processor
 from tests.processors import echo
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sqlite, pytest.mark.usefixtures("registry")]
@@ -49,7 +49,12 @@ class AlyaWorkerTests:
 
     @pytest.mark.parametrize(
         ("options", "where"),
-        [([], ""), (["--app", "typo"], " for --app typo"), (["--app", "a", "--op", "b"], " for --app a and --op b")],
+        [
+            ([], ""),
+            (["--app", "typo"], " for --app typo"),
+            (["--app", "a", "--op", "b"], " for --app a and --op b"),
+            (["--kind", "slow-query"], " for --kind slow-query"),
+        ],
     )
     def test_refuses_to_serve_nothing(self, options, where) -> None:
         """A worker that could only wait says so, and what to do."""
@@ -58,6 +63,25 @@ class AlyaWorkerTests:
         assert str(raised.value) == (
             f"No processor is registered{where}; AppConfig.ready() is the place to register one."
         )
+
+    @pytest.mark.rule("SCO-1")
+    def test_refuses_one_name_that_nobody_has(self) -> None:
+        """A typo among several names is not left out silently."""
+        register_batch_processor("app", "op", echo)
+        with pytest.raises(CommandError, match=r"^No processor is registered for --op typo; AppConfig"):
+            call_command("alya_worker", "--app", "app", "--op", "op", "--op", "typo")
+
+    @pytest.mark.rule("SCO-1")
+    def test_serves_the_ops_and_the_kind_it_is_told(self, capsys) -> None:
+        """Options that are given again add to each other."""
+        for op in ("a", "b", "c"):
+            register_batch_processor("app", op, echo)
+            register_slow_query_processor("app", op, echo)
+            batches.submit("app", op, [1])
+        call_command("alya_worker", "--drain", "--op", "a", "--op", "C", "--kind", "batch")
+        first, last = capsys.readouterr().out.splitlines()
+        assert first.endswith(" serves app/a (batch), app/c (batch).")
+        assert last == "2 rows ended."
 
     def test_refuses_what_is_no_name(self) -> None:
         """An app that cannot be one is an error of the command line."""

@@ -12,11 +12,14 @@ from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError
 from django.db import router
 
+from alya_django.engine.scope import Scope
 from alya_django.engine.worker import Worker
 from alya_django.exceptions import InvalidInput
 from alya_django.management.terminal import rows_line
 from alya_django.models import Batch
+from alya_django.status import Kind
 
+KINDS = {"batch": Kind.BATCH, "slow-query": Kind.SLOW_QUERY}
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -27,14 +30,15 @@ class Command(BaseCommand):
         until = parser.add_mutually_exclusive_group()
         until.add_argument("--once", action="store_true", help="Work off one chunk and end.")
         until.add_argument("--drain", action="store_true", help="End when nothing can be claimed now.")
-        parser.add_argument("--app", help="Serve this app only.")
-        parser.add_argument("--op", help="Serve this op only.")
+        parser.add_argument("--app", action="append", default=[], help="Serve this app only; may be repeated.")
+        parser.add_argument("--op", action="append", default=[], help="Serve this op only; may be repeated.")
+        parser.add_argument("--kind", choices=KINDS, help="Serve only batches, or only slow queries.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         # Django has run the checks that need no connection; these ask the server.
         self.check(tags=[Tags.database], databases=[router.db_for_write(Batch)])
         with rows_line(sys.stdout) as on_rows:
-            self._work(self._worker(options["app"], options["op"], on_rows), options)
+            self._work(self._worker(self._scope(options), on_rows), options)
 
     def _work(self, worker: Worker, options: dict[str, Any]) -> None:
         for number in SIGNALS:
@@ -48,17 +52,24 @@ class Command(BaseCommand):
             else:
                 worker.run()
 
-    def _worker(self, app: str | None, op: str | None, on_rows: Callable[[int], None]) -> Worker:
-        """Return a worker that has something to do, and say what."""
+    def _scope(self, options: dict[str, Any]) -> Scope:
+        """Return the scope that the options narrow the worker to; each of their names has a processor."""
+        kinds = [KINDS[options["kind"]]] if options["kind"] else []
         try:
-            worker = Worker(app=app, op=op, beats_alone=True, on_rows=on_rows)
+            scope = Scope.of(apps=options["app"], ops=options["op"], kinds=kinds)
         except InvalidInput as error:
             raise CommandError(str(error)) from None
-        served = ", ".join(f"{entry} ({entry.kind.label})" for entry in worker.serves())
-        if not served:
-            narrowed = " and ".join(f"--{name} {value}" for name, value in (("app", app), ("op", op)) if value)
+        unserved = scope.unserved()
+        if unserved or not scope.registrations():
+            narrowed = " and ".join(f"--{field} {name.replace(' ', '-')}" for field, name in unserved)
             where = f" for {narrowed}" if narrowed else ""
             raise CommandError(f"No processor is registered{where}; AppConfig.ready() is the place to register one.")
+        return scope
+
+    def _worker(self, scope: Scope, on_rows: Callable[[int], None]) -> Worker:
+        """Return a worker, and say what it serves."""
+        worker = Worker(scope=scope, beats_alone=True, on_rows=on_rows)
+        served = ", ".join(f"{entry} ({entry.kind.label})" for entry in scope.registrations())
         self._say(f"Worker {worker.name} serves {served}.")
         return worker
 
