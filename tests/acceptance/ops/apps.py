@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 
 from alya_django import Row, register_batch_processor, register_slow_query_processor
 
@@ -13,6 +14,9 @@ class OpsConfig(AppConfig):
     label = "acceptance_ops"
 
     def ready(self) -> None:
+        if release := getattr(settings, "RELEASE", None):
+            register_batch_processor("acceptance", release, sleep)
+            return
         register_batch_processor("acceptance", "sleep", sleep)
         register_slow_query_processor("acceptance", "answer", answer)
 
