@@ -234,6 +234,21 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
             status=Status.QUEUED, claim=None, claimed_at=None, done_by=None, retry_at=Now() + delay
         )
 
+    def put_off(self, claim: int, row_ids: Iterable[int], delay: timedelta) -> int:
+        """Give back rows that asked for it, to be claimed again after a delay, and count that they did."""
+        return self.filter(pk__in=list(row_ids), claim=claim).update(
+            status=Status.QUEUED,
+            claim=None,
+            claimed_at=None,
+            done_by=None,
+            retry_at=Now() + delay,
+            retries=F("retries") + 1,
+        )
+
+    def hold(self, claim: int) -> set[int]:
+        """Lock the rows that a claim still holds, until the transaction ends, and return their ids."""
+        return set(self.filter(claim=claim).select_for_update(no_key=True).values_list("pk", flat=True))
+
     def blame(self) -> int:
         """Count the death of these rows' worker."""
         return self.update(lost=F("lost") + 1)

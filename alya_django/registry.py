@@ -45,8 +45,14 @@ class Registration:
 
     @property
     def method(self) -> Callable[[Any], Any]:
-        """What processes one Row."""
-        return _synchronous(getattr(self.processor, METHODS[self.kind]))
+        """What processes one Row, in this thread."""
+        return _synchronous(self.raw_method)
+
+    @property
+    def raw_method(self) -> Callable[[Any], Any]:
+        """The same as the project wrote it, perhaps a coroutine function."""
+        method: Callable[[Any], Any] = getattr(self.processor, METHODS[self.kind])
+        return method
 
     @property
     def mark_done(self) -> Callable[[BatchDetails], Any]:

@@ -13,7 +13,7 @@ from alya_django.answers import RowOutcome
 from alya_django.db import RowEnding
 from alya_django.engine.claim import Chunk, ClaimedRow
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
-from alya_django.engine.process import process
+from alya_django.engine.process import Processing, process
 from alya_django.engine.scope import Scope
 from alya_django.engine.worker import Worker
 from alya_django.exceptions import NotFound
@@ -70,7 +70,7 @@ def process_row(
     chunk = _chunk_of_one(registration, input, line, context)
     blocks = InitBlocks()
     try:
-        (processed,) = process(chunk, blocks.get(registration.app), set())
+        (processed,) = process(Processing(chunk, set()), blocks.get(registration.app))
     except InitFailed as failure:
         raise failure.cause from None
     finally:

@@ -146,6 +146,10 @@ class Database(ABC):
         """Return whether an error tells of a database that does not answer just now, rather than of a statement."""
         return isinstance(error, OperationalError | InterfaceError)
 
+    @abstractmethod
+    def is_refusal(self, error: BaseException) -> bool:
+        """Return whether the database has refused for the sake of others, so that the same may go through later."""
+
     def reopen(self) -> None:
         """Close the connection and make a new one; raise what the database raises."""
         self.connection.close()

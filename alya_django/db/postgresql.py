@@ -64,6 +64,8 @@ SERVER_ALERT = (
 )
 
 OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+# A deadlock, a serialization failure, a lock that was waited for too long.
+REFUSALS = frozenset({"40P01", "40001", "55P03"})
 
 
 class PostgreSQL(Database):
@@ -104,6 +106,9 @@ class PostgreSQL(Database):
         finally:
             connection_created.disconnect(self._keep_server_alive)
             connected["OPTIONS"] = options
+
+    def is_refusal(self, error: BaseException) -> bool:
+        return getattr(error.__cause__, "sqlstate", None) in REFUSALS
 
     def insert_rows(self, batch_id: UUID, rows: Iterable[tuple[int, str]]) -> None:
         start = f"{batch_id}\t"

@@ -14,6 +14,8 @@ from alya_django.status import Status
 
 NOW = "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"
 
+REFUSALS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
 
 class SQLite(Database):
     """The embedded database."""
@@ -29,6 +31,9 @@ class SQLite(Database):
         # Its errors of operation are those of statements too, such as a table that is missing.
         code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         return super().is_away(error) and code != sqlite3.SQLITE_ERROR
+
+    def is_refusal(self, error: BaseException) -> bool:
+        return getattr(error.__cause__, "sqlite_errorcode", None) in REFUSALS
 
     def notify(self) -> None:
         """Do nothing: nobody listens."""

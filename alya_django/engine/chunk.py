@@ -6,16 +6,19 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from alya_django.conf import settings
-from alya_django.engine.claim import Chunk
+from alya_django.engine.atomic import Atomic
+from alya_django.engine.claim import Chunk, ClaimedRow
+from alya_django.engine.crew import Crew
 from alya_django.engine.finish import Finisher
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
 from alya_django.engine.pace import Pace
-from alya_django.engine.process import Processed, engine_message, process
+from alya_django.engine.process import NO_WATCH, Processed, Processing, engine_message, process, to_record
 from alya_django.engine.record import Recorder
+from alya_django.engine.watch import NoWatch
 from alya_django.status import Kind
 
 logger = logging.getLogger("alya_django.engine")
@@ -24,12 +27,20 @@ BATCHES_REMEMBERED = 1_000
 FLUSH_CHARS = 16_000_000
 
 
+class Piece(NamedTuple):
+    """Rows that were recorded together: how many the claim still held of them, and the seconds they took."""
+
+    done: list[Processed]
+    recorded: int
+    seconds: float
+
+
 class ChunkRunner:
     """
     Work off chunks for one worker.
 
     It stops within a chunk when ``is_stopping`` says so or the claim is lost. Exceptions of user code, which fail
-    no more than their row, go to ``on_error``.
+    no more than their row, go to ``on_error``. Without a ``crew`` rows are processed one after the other.
     """
 
     def __init__(
@@ -39,15 +50,22 @@ class ChunkRunner:
         pace: Pace,
         recorder: Recorder,
         finisher: Finisher,
+        atomic: Atomic,
+        crew: Crew | None,
         is_stopping: Callable[[], bool],
         on_error: Callable[[BaseException], None],
+        watch: NoWatch = NO_WATCH,
     ) -> None:
         self._init_blocks = init_blocks
         self._pace = pace
         self._recorder = recorder
         self._finisher = finisher
+        self._atomic = atomic
+        self._crew = crew
         self._is_stopping = is_stopping
         self._on_error = on_error
+        self._watch = watch
+        self._holds_claim = True
         self._logical_names: dict[UUID, set[str]] = defaultdict(set)
 
     def run(self, chunk: Chunk) -> int:
@@ -55,33 +73,58 @@ class ChunkRunner:
         batch = chunk.batch
         try:
             init_block = self._init_blocks.get(batch.app)
+            if batch.kind == Kind.SLOW_QUERY:
+                return self._answer(chunk, init_block)
+            rows = self._process_rows(chunk, init_block)
         except InitFailed as failure:
             self._on_init_failed(chunk, failure)
             return 0
-        if batch.kind == Kind.SLOW_QUERY:
-            return self._answer(chunk, init_block)
-        rows = self._process_rows(chunk, init_block)
         if rows and self._finisher.finish(batch.pk):
             self._logical_names.pop(batch.pk, None)
         return rows
 
     def _process_rows(self, chunk: Chunk, init_block: Any) -> int:
-        """Process and record a chunk, what is done every FLUSH_SECONDS, and stop where its claim is lost."""
-        offered = recorded = 0
+        """Process and record a chunk, what is done every FLUSH_SECONDS, and give back what it does not come to."""
+        offered = recorded = ended = 0
         worked = 0.0
-        for done, seconds in self._in_flushes(process(chunk, init_block, self._names(chunk))):
-            self._note_failures(chunk, done)
-            endings = [processed.ending for processed in done]
-            offered += len(endings)
-            worked += seconds
-            recorded += self._recorder.record(chunk.batch.pk, chunk.claim, endings)
-            if recorded < offered or self._is_stopping():
-                break
+        self._holds_claim = True
+        processing = Processing(chunk, self._names(chunk), self._watch)
+        pieces = self._atomic_pieces if chunk.registration.options.atomic else self._plain_pieces
+        for piece in pieces(processing, init_block):
+            self._note_failures(chunk, piece.done)
+            offered += len(piece.done)
+            recorded += piece.recorded
+            ended += sum(processed.delay is None for processed in piece.done)
+            worked += piece.seconds
+            self._holds_claim = recorded == offered
         if offered < len(chunk.rows):
             self._recorder.requeue(chunk.batch.pk, chunk.claim)
-        self._pace.learn(chunk.registration, offered, worked)
+        if offered:
+            self._pace.learn(chunk.registration, offered, worked)
         _log(chunk, recorded, worked)
-        return recorded
+        return min(ended, recorded)
+
+    def _plain_pieces(self, processing: Processing, init_block: Any) -> Iterator[Piece]:
+        """Record what is done every FLUSH_SECONDS."""
+        chunk = processing.chunk
+        if self._crew is not None and chunk.registration.options.concurrency > 1:
+            rows = self._crew.process(processing, self._goes_on)
+        else:
+            rows = process(processing, init_block, self._goes_on)
+        for done, seconds in self._in_flushes(rows):
+            yield Piece(done, self._recorder.record(chunk.batch.pk, chunk.claim, *to_record(done)), seconds)
+
+    def _atomic_pieces(self, processing: Processing, init_block: Any) -> Iterator[Piece]:
+        """Record what is done in the transactions it is done in."""
+        run = self._in_transaction(processing, init_block)
+        started = time.monotonic()
+        for done, _ in self._atomic.pieces(processing.chunk, run, self._goes_on):
+            yield Piece(done, len(done), time.monotonic() - started)
+            started = time.monotonic()
+
+    def _in_transaction(self, processing: Processing, init_block: Any) -> Callable[[ClaimedRow], Processed]:
+        call = processing.chunk.registration.method
+        return lambda claimed: processing.run(claimed, call, init_block)
 
     def _in_flushes(self, rows: Iterator[Processed]) -> Iterator[tuple[list[Processed], float]]:
         """Yield the processed rows in what is to be recorded together, with the seconds it took."""
@@ -92,21 +135,30 @@ class ChunkRunner:
             done.append(processed)
             chars += len(processed.ending.result or "") + len(processed.ending.output_lines or "")
             seconds = time.monotonic() - started
-            if seconds >= flush_seconds or chars >= FLUSH_CHARS or self._is_stopping():
+            if seconds >= flush_seconds or chars >= FLUSH_CHARS:
                 yield done, seconds
                 done, chars = [], 0
                 started = time.monotonic()
         if done:
             yield done, time.monotonic() - started
 
+    def _goes_on(self) -> bool:
+        return self._holds_claim and not self._is_stopping()
+
     def _answer(self, chunk: Chunk, init_block: Any) -> int:
         """Answer a slow query: one transaction records the row and ends the query."""
         started = time.monotonic()
-        (processed,) = process(chunk, init_block, set())
-        seconds = time.monotonic() - started
+        processing = Processing(chunk, set(), self._watch)
+        if chunk.registration.options.atomic:
+            run = self._in_transaction(processing, init_block)
+            processed, recorded = self._atomic.answer(chunk, run, self._finisher)
+            seconds = time.monotonic() - started
+        else:
+            (processed,) = process(processing, init_block)
+            seconds = time.monotonic() - started
+            recorded = self._finisher.tell_of_slow_query(self._finisher.close_slow_query(chunk, processed))
         self._note_failures(chunk, [processed])
         self._pace.learn(chunk.registration, 1, seconds)
-        recorded = self._finisher.finish_slow_query(chunk, processed)
         _log(chunk, recorded, seconds)
         return recorded
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from django.db import DatabaseError, InterfaceError
@@ -13,10 +14,10 @@ from django.db.models.functions import Now
 
 from alya_django import outputs
 from alya_django.answers import ErrorMessage
-from alya_django.db import Database, RowEnding
+from alya_django.db import Database
 from alya_django.engine.claim import Chunk
 from alya_django.engine.deliver import LEASE, Deliverer
-from alya_django.engine.process import Processed, raised
+from alya_django.engine.process import Processed, raised, to_record
 from alya_django.engine.record import Recorder
 from alya_django.models import Batch, BatchRow
 from alya_django.status import Status
@@ -26,6 +27,15 @@ logger = logging.getLogger("alya_django.engine")
 COPY_BYTES_PER_SECOND = 1_000_000
 STORAGE_REST_SECONDS = 30.0
 BLOCK_ROWS = 2_000
+
+
+class Closing(NamedTuple):
+    """An attempt to finish a slow query; ``ended`` is 1 if it is the one that counts."""
+
+    query_id: UUID
+    finisher: UUID
+    output_files: Mapping[str, str]
+    ended: int
 
 
 class Finisher:
@@ -79,25 +89,36 @@ class Finisher:
         self._deliverer.tell(batch_id, finisher)
         return True
 
-    def finish_slow_query(self, chunk: Chunk, processed: Processed) -> int:
-        """Record the row of a slow query and finish it, in one transaction; return 1, or 0 if it was aborted."""
-        query_id = chunk.batch.pk
+    def close_slow_query(self, chunk: Chunk, processed: Processed) -> Closing | None:
+        """Record the row of a slow query and finish it, in one transaction; None if its files have to wait."""
         finisher = uuid4()
         try:
-            ending, output_files = self._save_files(query_id, finisher, processed)
+            processed, output_files = self._save_files(chunk.batch.pk, finisher, processed)
         except Exception as error:
             if not _is_outage(error):
                 raise
-            self._on_outage(query_id, error)
-            self._recorder.requeue(query_id, chunk.claim, delay=STORAGE_REST_SECONDS)
+            self._on_outage(chunk.batch.pk, error)
+            self._recorder.requeue(chunk.batch.pk, chunk.claim, delay=STORAGE_REST_SECONDS)
+            return None
+        ended = self._recorder.insist(lambda: self._close_slow_query(chunk, finisher, processed, output_files))
+        return Closing(chunk.batch.pk, finisher, output_files, ended)
+
+    def tell_of_slow_query(self, closing: Closing | None) -> int:
+        """Tell of a slow query that was finished, now committed; return 1, or 0 if it was not."""
+        if closing is None:
             return 0
-        recorded = self._recorder.insist(lambda: self._close_slow_query(chunk, finisher, ending, output_files))
-        if recorded:
+        query_id, finisher, output_files, ended = closing
+        if ended:
             self._deliverer.tell(query_id, finisher)
         # Where the connection was lost at the commit, an earlier time may have been the one that counts.
-        elif processed.output_files and Batch.objects.primary().get(pk=query_id).output_files != output_files:
+        elif output_files and Batch.objects.primary().get(pk=query_id).output_files != output_files:
             outputs.delete_attempt(query_id, finisher)
-        return recorded
+        return ended
+
+    def drop_files(self, closing: Closing | None) -> None:
+        """Delete the files of a slow query's closing that was rolled back."""
+        if closing is not None and closing.output_files:
+            outputs.delete_attempt(closing.query_id, closing.finisher)
 
     def give_up(self, batch_id: UUID, message: ErrorMessage, *, claim: int | None = None) -> None:
         """Fail what is left of a batch for an error of configuration, and finish it as any other."""
@@ -105,7 +126,7 @@ class Finisher:
         self._recorder.fail_rest(batch_id, message, claim=claim)
         self.finish(batch_id)
 
-    def _save_files(self, query_id: UUID, finisher: UUID, processed: Processed) -> tuple[RowEnding, dict[str, str]]:
+    def _save_files(self, query_id: UUID, finisher: UUID, processed: Processed) -> tuple[Processed, dict[str, str]]:
         """Save the files of a slow query's answer; one that cannot be read, being closed, fails the query."""
         output_files: dict[str, str] = {}
         try:
@@ -113,18 +134,19 @@ class Finisher:
                 output_files[name] = file if isinstance(file, str) else outputs.save(query_id, finisher, name, file)
         except (TypeError, ValueError) as error:
             outputs.delete_attempt(query_id, finisher)
-            return raised(processed.ending.row_id, error).ending, {}
-        return processed.ending, output_files
+            return raised(processed.ending.row_id, error), {}
+        return processed, output_files
 
     def _close_slow_query(
-        self, chunk: Chunk, finisher: UUID, ending: RowEnding, output_files: Mapping[str, str]
+        self, chunk: Chunk, finisher: UUID, processed: Processed, output_files: Mapping[str, str]
     ) -> int:
         query_id = chunk.batch.pk
         with self._recorder.gate(query_id):
-            recorded = self._recorder.record(query_id, chunk.claim, [ending])
-            if recorded:
-                Batch.objects.primary().filter(pk=query_id).take_finish(finisher, LEASE)
-                self._close(query_id, finisher, output_files)
+            recorded = self._recorder.write(query_id, chunk.claim, *to_record([processed]))
+            if not recorded or processed.delay is not None:
+                return 0
+            Batch.objects.primary().filter(pk=query_id).take_finish(finisher, LEASE)
+            self._close(query_id, finisher, output_files)
         return recorded
 
     def _close(self, batch_id: UUID, finisher: UUID, output_files: Mapping[str, str]) -> bool:

@@ -37,9 +37,13 @@ class _Failing:
 class InitBlocks:
     """One block per app, None where the app has no initializer; used by one thread alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, failing: dict[str, _Failing] | None = None) -> None:
         self._blocks: dict[str, Any] = {}
-        self._failing: dict[str, _Failing] = {}
+        self._failing: dict[str, _Failing] = {} if failing is None else failing
+
+    def beside(self) -> InitBlocks:
+        """Return blocks for another thread of the worker, with which initializers are given a rest together."""
+        return InitBlocks(self._failing)
 
     def is_usable(self, app: str) -> bool:
         """Return whether rows of an app may be claimed: not while its initializer is given a rest."""

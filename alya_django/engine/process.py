@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import time
 from asyncio import CancelledError
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,14 +17,21 @@ from django.core.files.base import File
 from alya_django.answers import ErrorMessage
 from alya_django.conf import settings
 from alya_django.db import RowEnding
-from alya_django.engine.claim import Chunk
+from alya_django.engine.claim import Chunk, ClaimedRow
+from alya_django.engine.watch import NoWatch
 from alya_django.models import Batch, database
-from alya_django.processors import QueryResult, Row, RowFailed, RowResult
+from alya_django.processors import QueryResult, RetryLater, Row, RowFailed, RowResult
 from alya_django.status import Kind, Status
 from alya_django.validation import encode_json
 
 ABORT_ASKED_EVERY_SECONDS = 1.0
+RETRY_JITTER = 0.2
+RETRY_DOUBLINGS_MAX = 20
+RETRY_SECONDS_MAX = 3_600.0
+# Whatever ends user code but the end of the process itself: sys.exit() in a row ends the row.
+FAULTS = (Exception, CancelledError, SystemExit)
 MESSAGE_CHARS_MAX = 2_000
+NO_WATCH = NoWatch()
 ANSWERS: dict[Kind, type[RowResult] | type[QueryResult]] = {
     Kind.BATCH: RowResult,
     Kind.SLOW_QUERY: QueryResult,
@@ -34,12 +43,17 @@ class Processed(NamedTuple):
     How the processing of a row ended.
 
     ``error`` is what the processor raised without meaning to fail the row; ``output_files`` what a slow query
-    wants stored.
+    wants stored. With a ``delay`` the row has not ended: it is processed again after so many seconds.
     """
 
     ending: RowEnding
     error: BaseException | None = None
     output_files: Mapping[str, File[Any] | str] = MappingProxyType({})
+    delay: float | None = None
+
+    @property
+    def is_success(self) -> bool:
+        return self.ending.status is Status.SUCCESS
 
 
 def engine_message(msgid: int, errcode: str, text: str) -> ErrorMessage:
@@ -48,41 +62,110 @@ def engine_message(msgid: int, errcode: str, text: str) -> ErrorMessage:
     return ErrorMessage(errcode, vals=(text[:MESSAGE_CHARS_MAX],), msgid=msgid)
 
 
-def process(chunk: Chunk, init_block: Any, logical_names: set[str]) -> Iterator[Processed]:
+class Processing:
     """
-    Run the rows of a chunk one after the other, yielding how each ended.
+    The processing of one chunk: rows are made of what was claimed, and endings of what becomes of them.
 
-    An exception fails its row alone. ``logical_names`` are the output files that the batch has so far; new ones
-    are added to it.
+    An exception fails its row alone, or puts it off. ``logical_names`` are the output files that the batch has so
+    far; new ones are added to it. Several threads may run rows of one chunk, each in a slot of its own.
     """
-    batch, kind = chunk.batch, chunk.registration.kind
-    run = database().guarded(chunk.registration.method)
-    context = json.dumps(batch.context) if batch.context else ""
-    make_row = partial(
-        Row,
-        batch_id=batch.pk,
-        app=batch.app,
-        op=batch.op,
-        init_block=init_block,
-        is_aborted=_abort_probe(batch),
-    )
-    root = f"{batch.root_batch_id}:"
-    for claimed in chunk.rows:
+
+    def __init__(self, chunk: Chunk, logical_names: set[str], watch: NoWatch = NO_WATCH) -> None:
+        batch = chunk.batch
+        self.chunk = chunk
+        self._kind = chunk.registration.kind
+        self._options = chunk.registration.options
+        self._limit = self._options.seconds
+        self._logical_names = logical_names
+        self._watch = watch
+        self._context = json.dumps(batch.context) if batch.context else ""
+        self._root = f"{batch.root_batch_id}:"
+        self._make_row = partial(Row, batch_id=batch.pk, app=batch.app, op=batch.op, is_aborted=_abort_probe(batch))
+        # Rows put off together come back together: one chunk again.
+        self._jitter = random.uniform(1 - RETRY_JITTER, 1 + RETRY_JITTER)
+
+    def run(self, claimed: ClaimedRow, call: Callable[[Row], Any], init_block: Any, slot: int = 0) -> Processed:
+        """Run one row by the call that processes it."""
         try:
-            row = make_row(
-                line=claimed.line,
-                input=json.loads(claimed.input),
-                # Each row has a copy of its own: what one does to it is no other's business.
-                context=json.loads(context) if context else {},
-                attempt=claimed.attempt,
-                key=f"{root}{claimed.line}",
-            )
-            processed = _ended(claimed.id, kind, run(row), logical_names)
+            row = self._row(claimed, init_block)
+            if self._limit is None:
+                return self._ended(claimed, call(row))
+            self._watch.begin(slot, claimed.id, self._limit)
+            try:
+                returned = call(row)
+            finally:
+                self._watch.end(slot)
+            return self._ended(claimed, returned)
         except MemoryError:
             raise
-        except (Exception, CancelledError) as error:
-            processed = raised(claimed.id, error)
-        yield processed
+        except FAULTS as error:
+            return self.faulty(claimed, error)
+
+    async def arun(
+        self, claimed: ClaimedRow, call: Callable[[Row], Awaitable[Any]], init_block: Any, slot: int
+    ) -> Processed:
+        """Run one row by a coroutine."""
+        try:
+            row = self._row(claimed, init_block)
+            self._watch.begin(slot, claimed.id, self._limit or math.inf)
+            try:
+                returned = await call(row)
+            finally:
+                self._watch.end(slot)
+            return self._ended(claimed, returned)
+        except MemoryError:
+            raise
+        except FAULTS as error:
+            return self.faulty(claimed, error)
+
+    def faulty(self, claimed: ClaimedRow, error: BaseException) -> Processed:
+        """Return what an exception makes of a row: a failure, or another attempt later."""
+        if isinstance(error, (RetryLater, *self._options.retry_on)) and claimed.strikes + 1 < self._options.attempts:
+            return Processed(RowEnding(claimed.id, Status.QUEUED, None, None, None), delay=self._delay(claimed, error))
+        return raised(claimed.id, error)
+
+    def _row(self, claimed: ClaimedRow, init_block: Any) -> Row:
+        return self._make_row(
+            line=claimed.line,
+            input=json.loads(claimed.input),
+            # Each row has a copy of its own: what one does to it is no other's business.
+            context=json.loads(self._context) if self._context else {},
+            init_block=init_block,
+            attempt=claimed.attempt,
+            key=f"{self._root}{claimed.line}",
+        )
+
+    def _ended(self, claimed: ClaimedRow, returned: Any) -> Processed:
+        return _ended(claimed.id, self._kind, returned, self._logical_names)
+
+    def _delay(self, claimed: ClaimedRow, error: BaseException) -> float:
+        if isinstance(error, RetryLater) and error.delay is not None:
+            return float(error.delay)
+        seconds: float = settings.RETRY_SECONDS * 2.0 ** min(claimed.strikes, RETRY_DOUBLINGS_MAX)
+        return min(seconds * self._jitter, RETRY_SECONDS_MAX)
+
+
+def process(
+    processing: Processing, init_block: Any, goes_on: Callable[[], bool] = lambda: True
+) -> Iterator[Processed]:
+    """Run the rows of a chunk one after the other, as long as it goes on, yielding how each ended."""
+    call = database().guarded(processing.chunk.registration.method)
+    for claimed in processing.chunk.rows:
+        if not goes_on():
+            break
+        yield processing.run(claimed, call, init_block)
+
+
+def to_record(done: Iterable[Processed]) -> tuple[list[RowEnding], dict[float, list[int]]]:
+    """Return the rows that have ended, and those put off, by the seconds that they are to wait."""
+    endings: list[RowEnding] = []
+    put_off: dict[float, list[int]] = {}
+    for processed in done:
+        if processed.delay is None:
+            endings.append(processed.ending)
+        else:
+            put_off.setdefault(processed.delay, []).append(processed.ending.row_id)
+    return endings, put_off
 
 
 def raised(row_id: int, error: BaseException) -> Processed:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from types import MappingProxyType
 from uuid import UUID
 
 from alya_django.answers import ErrorMessage
@@ -15,6 +16,7 @@ from alya_django.models import BatchProgress, BatchRow
 
 GATE_SECONDS = 0.01
 GATE_STOP_SECONDS = 5.0
+NONE: Mapping[float, Sequence[int]] = MappingProxyType({})
 
 
 class GateShut(Exception):
@@ -44,11 +46,27 @@ class Recorder:
         self._is_stopping = is_stopping
         self._slot = number % BatchProgress.SLOTS
 
-    def record(self, batch_id: UUID, claim: int, endings: Sequence[RowEnding]) -> int:
-        """End rows and return how many the claim still held; the others belong to somebody else by now."""
-        if not endings:
+    def record(
+        self, batch_id: UUID, claim: int, endings: Sequence[RowEnding], put_off: Mapping[float, Sequence[int]] = NONE
+    ) -> int:
+        """
+        End rows and return how many the claim still held; the others belong to somebody else by now.
+
+        Args:
+            put_off: Rows to be processed again, by the seconds that they are to wait; they count as held.
+        """
+        if not (endings or put_off):
             return 0
-        return self.insist(lambda: self._record(batch_id, claim, endings))
+        return self.insist(lambda: self._record(batch_id, claim, endings, put_off))
+
+    def write(
+        self, batch_id: UUID, claim: int, endings: Sequence[RowEnding], put_off: Mapping[float, Sequence[int]] = NONE
+    ) -> int:
+        """Record inside the gate, in the transaction that is open."""
+        written = self._store.record_rows(batch_id, self._slot, claim, endings) if endings else 0
+        for delay, row_ids in put_off.items():
+            written += BatchRow.objects.primary().put_off(claim, row_ids, timedelta(seconds=delay))
+        return written
 
     def insist(self, act: Callable[[], int]) -> int:
         """Act, and where the database is away again and again; each time the claim is asked anew."""
@@ -95,6 +113,8 @@ class Recorder:
                 raise GateShut(f"The abort of {batch_id} does not end: its rows are left as they are.")
             time.sleep(GATE_SECONDS)
 
-    def _record(self, batch_id: UUID, claim: int, endings: Sequence[RowEnding]) -> int:
+    def _record(
+        self, batch_id: UUID, claim: int, endings: Sequence[RowEnding], put_off: Mapping[float, Sequence[int]]
+    ) -> int:
         with self.gate(batch_id):
-            return self._store.record_rows(batch_id, self._slot, claim, endings)
+            return self.write(batch_id, claim, endings, put_off)

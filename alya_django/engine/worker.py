@@ -18,8 +18,10 @@ from django.db import reset_queries
 
 import alya_django
 from alya_django.conf import settings
+from alya_django.engine.atomic import Atomic
 from alya_django.engine.chunk import ChunkRunner
 from alya_django.engine.claim import Claimer
+from alya_django.engine.crew import Crew
 from alya_django.engine.deliver import Deliverer
 from alya_django.engine.finish import Finisher
 from alya_django.engine.heartbeat import Heartbeat
@@ -94,6 +96,7 @@ class Worker:
             patience=self._patience if self._beats_alone else None,
             is_stopping=lambda: self._is_stopping,
         )
+        self._crew = Crew(self._init_blocks) if self._beats_alone else None
         deliverer = Deliverer(store, self._init_blocks, self._note)
         finisher = Finisher(store, self._recorder, deliverer, self._note)
         self._sweeper = Sweeper(finisher, deliverer, self._scope)
@@ -110,6 +113,8 @@ class Worker:
             pace=pace,
             recorder=self._recorder,
             finisher=finisher,
+            atomic=Atomic(store, self._recorder, pace),
+            crew=self._crew,
             is_stopping=lambda: self._is_stopping,
             on_error=self._note,
         )
@@ -117,7 +122,7 @@ class Worker:
             number=self._record.pk, registrations=registrations, is_usable=self._init_blocks.is_usable
         )
         self._heartbeat = Heartbeat(store, self._record.pk)
-        self._sweep_at = time.monotonic()
+        self._sweep_at = self._look_at = time.monotonic()
         if self._beats_alone:
             self._heartbeat.start()
         logger.info("Worker %s serves %s.", self.name, ", ".join(map(str, registrations)) or "nothing")
@@ -132,6 +137,8 @@ class Worker:
         except Exception:
             # What ended the worker matters more than that it could not say goodbye.
             logger.exception("Worker %s could not give back its rows.", self.name)
+        if self._crew is not None:
+            self._crew.close()
         self._init_blocks.close()
         self._ending.close()
         logger.info("Worker %s has stopped.", self.name)
@@ -208,6 +215,7 @@ class Worker:
             self._may_hold_rows = False
         self._wakeup.forget_news()
         self._sweep_when_due()
+        self._look_when_due()
         if self.round() is None and not self._sweeper.look():
             self._idle()
 
@@ -216,6 +224,12 @@ class Worker:
             return 0
         self._sweep_at = time.monotonic() + settings.SWEEP_SECONDS
         return self._sweeper.sweep()
+
+    def _look_when_due(self) -> None:
+        """See, also while there is much to do, to what cannot wait for a sweep."""
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + settings.POLL_SECONDS
+            self._sweeper.look()
 
     def _idle(self) -> None:
         """Rest until there is something to do, and ask for no more than that."""

@@ -71,6 +71,7 @@ class ProcessorsTests:
         """The page registers these apps and ops, all for batches."""
         assert {entry.kind for entry in registry} == {Kind.BATCH}
         assert [str(entry) for entry in registry] == [
+            "bank/balance",
             "bank/fees",
             "bank/interest",
             "bank/rates",

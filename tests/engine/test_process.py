@@ -23,7 +23,7 @@ from alya_django.engine import process
 from alya_django.models import Batch
 from alya_django.testing import drain
 from tests.invariants import check_invariants
-from tests.processors import broken, fail_odd
+from tests.processors import broken, echo, fail_odd
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite, pytest.mark.usefixtures("registry")]
 
@@ -44,6 +44,26 @@ def ask(processor, query_input=None):
     drain(raise_errors=False)
     check_invariants()
     return slow_queries.result(query_id)
+
+
+class TimeLimitTests:
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_shows_when_a_row_with_a_limit_begins_and_ends(self, make_claimer, fails) -> None:
+        """Whoever watches sees the row, its slot and its limit, and that it has ended, however it did."""
+        seen = []
+
+        class Watch:
+            def begin(self, slot, row_id, limit):
+                seen.append((slot, row_id, limit))
+
+            def end(self, slot):
+                seen.append(slot)
+
+        register_batch_processor("app", "op", broken if fails else echo, time_limit=3)
+        batches.submit("app", "op", [1])
+        chunk = make_claimer(1).take()
+        list(process.process(process.Processing(chunk, set(), Watch()), None))
+        assert seen == [(0, chunk.rows[0].id, 3), 0]
 
 
 class ProcessTests:
