@@ -288,12 +288,15 @@ class WorkerQuerySet(PrimaryQuerySet["Worker"]):
         """Workers that were heard of within WORKER_TTL_SECONDS."""
         return self.filter(heartbeat__gte=Now() - timedelta(seconds=settings.WORKER_TTL_SECONDS))
 
+    def silent(self) -> WorkerQuerySet:
+        """Workers that were not heard of for WORKER_TTL_SECONDS."""
+        return self.filter(heartbeat__lt=Now() - timedelta(seconds=settings.WORKER_TTL_SECONDS))
+
     def remove_silent(self) -> list[str]:
-        """Remove the workers that were long not heard of, if nobody has them locked, and return their names."""
-        silent = self.filter(heartbeat__lt=Now() - timedelta(seconds=settings.WORKER_TTL_SECONDS))
+        """Remove the workers that have fallen silent, if nobody has them locked, and return their names."""
         with transaction.atomic(using=self.db):
             # Locked as it is tested: no beat can come between that and the end.
-            dead = dict(silent.select_for_update(skip_locked=True).values_list("pk", "name"))
+            dead = dict(self.silent().select_for_update(skip_locked=True).values_list("pk", "name"))
             if dead:
                 self.filter(pk__in=dead).delete()
         return list(dead.values())

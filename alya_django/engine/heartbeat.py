@@ -18,7 +18,8 @@ class Heartbeat:
     The beat of one worker, which tells how many rows a second it ends.
 
     It beats when it is asked to, between chunks, and from ``start`` to ``stop`` in a thread on a connection of its
-    own, where the database lets two connections write side by side.
+    own, where the database lets two connections write side by side. ``is_lost`` once a beat found no worker to beat
+    for: it was taken for dead.
     """
 
     def __init__(self, store: Database, worker_id: int) -> None:
@@ -28,6 +29,7 @@ class Heartbeat:
         self._beat_at = time.monotonic()
         self._thread: threading.Thread | None = None
         self._is_ending = threading.Event()
+        self.is_lost = False
 
     def count(self, rows: int) -> None:
         """Take in that the worker has ended some rows."""
@@ -36,7 +38,7 @@ class Heartbeat:
     def beat_when_due(self) -> None:
         """Beat if it is time to and no thread does."""
         if self._thread is None and time.monotonic() >= self._beat_at + settings.HEARTBEAT_SECONDS:
-            self._beat()
+            self.beat()
 
     def start(self) -> None:
         """Beat in a thread from now on, if the database allows it."""
@@ -54,7 +56,7 @@ class Heartbeat:
         try:
             while not self._is_ending.wait(settings.HEARTBEAT_SECONDS):
                 try:
-                    self._beat()
+                    self.beat()
                 except Exception:
                     # The next beat tries a new connection; what the worker itself meets ends it or not.
                     logger.warning("A heartbeat failed.", exc_info=True)
@@ -62,8 +64,9 @@ class Heartbeat:
         finally:
             self._store.connection.close()
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Beat now."""
         now = time.monotonic()
         rate = self._rows / max(now - self._beat_at, 1e-6)
         self._rows, self._beat_at = 0, now
-        Worker.objects.primary().filter(pk=self._worker_id).beat(rate)
+        self.is_lost = not Worker.objects.primary().filter(pk=self._worker_id).beat(rate)

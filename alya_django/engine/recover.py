@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
-from django.db.models import F
+from django.db.models import F, Value
 
 from alya_django import signals
 from alya_django.db import Database
 from alya_django.engine.process import engine_message
 from alya_django.models import Batch, BatchRow, Worker
+from alya_django.options import Options
 from alya_django.querysets import BatchRowQuerySet
+from alya_django.registry import registry
+from alya_django.status import Kind
 
 logger = logging.getLogger("alya_django.engine")
 
 ROUND_CLAIMS = 200
 TRANSACTION_ROWS = 1_000
-MAX_ATTEMPTS = 3
 # Who recovers has no number of its own; the slots are there so that workers do not meet.
 SLOT = 0
+NONE: Mapping[int, float] = MappingProxyType({})
 
 
 class Recovered(NamedTuple):
@@ -57,58 +64,114 @@ class Recovery:
 
     def recover(self) -> Recovered:
         """Remove the workers that have fallen silent, and requeue the rows whose worker is not in the table."""
+        if not self._is_needed():
+            return Recovered()
         workers = Worker.objects.primary()
         lost = Counter(dict.fromkeys(workers.remove_silent(), 0))
         recovered = self._take_from_dead(BatchRow.objects.primary().orphaned(workers), lost)
         self._tell(lost)
         return recovered
 
-    def bury(self, number: int) -> Recovered:
-        """Remove one worker that is known to be dead, and requeue its rows."""
+    def bury(self, number: int, overdue: Mapping[int, float] = NONE) -> Recovered:
+        """
+        Remove one worker that is known to be dead, and requeue its rows.
+
+        Args:
+            overdue: The rows that it was killed for, each with its time limit in seconds: they fail, and the others
+                are blamed for nothing.
+        """
         worker = Worker.objects.primary().filter(pk=number)
         lost = Counter(dict.fromkeys(worker.values_list("name", flat=True), 0))
+        if not overdue:
+            worker.delete()
+        recovered = self._take_from_dead(BatchRow.objects.primary().of_worker(number), lost, overdue)
+        # Last where its rows are not to be blamed: whoever finds them without a worker blames them.
         worker.delete()
-        recovered = self._take_from_dead(BatchRow.objects.primary().of_worker(number), lost)
         self._tell(lost)
         return recovered
 
-    def _take_from_dead(self, rows: BatchRowQuerySet, lost: Counter[str]) -> Recovered:
+    def bury_gone(self) -> Recovered:
+        """Remove the workers of this host whose process is gone, and requeue their rows."""
+        recovered = Recovered()
+        for number, pid in Worker.objects.primary().filter(host=socket.gethostname()).values_list("pk", "pid"):
+            if not _is_running(pid):
+                recovered += self.bury(number)
+        return recovered
+
+    def _is_needed(self) -> bool:
+        """Return, in one statement, whether anybody has died."""
+        workers = Worker.objects.primary()
+        orphaned = BatchRow.objects.primary().orphaned(workers).values_list(Value(1)).order_by()
+        return bool(workers.silent().values_list(Value(1)).order_by().union(orphaned)[:1])
+
+    def _take_from_dead(
+        self, rows: BatchRowQuerySet, lost: Counter[str], overdue: Mapping[int, float] = NONE
+    ) -> Recovered:
         claims = list(rows.claims()[: ROUND_CLAIMS + 1])
         recovered = Recovered(is_all=len(claims) <= ROUND_CLAIMS)
         for claim, batch_id in claims[:ROUND_CLAIMS]:
-            recovered += self._take(batch_id, claim, lost)
+            recovered += self._take(batch_id, claim, lost, overdue)
         if recovered.rows:
+            self._store.notify()
             logger.warning(
                 "%s rows of dead workers were requeued, %s have failed.", recovered.requeued, recovered.failed
             )
         return recovered
 
-    def _take(self, batch_id: UUID, claim: int | None, lost: Counter[str]) -> Recovered:
-        """Blame the rows that a dead claim holds, fail those that have had their share, and requeue the others."""
+    def _take(self, batch_id: UUID, claim: int | None, lost: Counter[str], overdue: Mapping[int, float]) -> Recovered:
+        """Fail those of the rows that a dead claim holds that have had their share, and requeue the others."""
         with self._store.transaction():
             if not self._store.enter(batch_id):
                 return Recovered(is_all=False)
             held = BatchRow.objects.primary().filter(batch=batch_id, claim=claim)
             locked = list(held.lock_free(TRANSACTION_ROWS).values_list("pk", "done_by"))
             rows = held.filter(pk__in=[row_id for row_id, _ in locked])
-            rows.blame()
-            failed = self._fail_worn_out(batch_id, rows)
+            failed = _fail_overdue(rows, overdue) if overdue else _fail_worn_out(rows, _attempts(batch_id))
+            if failed:
+                self._store.count_rows(batch_id, SLOT, nfailed=failed)
             requeued = rows.requeue(claim)
         lost.update(str(done_by) for _, done_by in locked)
         Batch.objects.primary().filter(pk=batch_id).wake(BatchRow.objects.primary().filter(batch=batch_id).due())
         return Recovered(requeued, failed, is_all=not held.exists())
 
-    def _fail_worn_out(self, batch_id: UUID, rows: BatchRowQuerySet) -> int:
-        failed = 0
-        worn_out = rows.worn_out(MAX_ATTEMPTS)
-        for deaths in list(worn_out.order_by("lost").values_list("lost", flat=True).distinct()):
-            message = engine_message(11, "processing_error", f"The worker of the row died {deaths} times.")
-            failed += worn_out.filter(lost=deaths).fail([message.as_json()], F("done_by"))
-        if failed:
-            self._store.count_rows(batch_id, SLOT, nfailed=failed)
-        return failed
-
     def _tell(self, lost: Counter[str]) -> None:
         for worker, rows in lost.items():
             logger.warning("Worker %s is dead; it had %s rows.", worker, rows)
             signals.worker_lost.send_robust(sender=Batch, worker=worker, rows=rows)
+
+
+def _fail_worn_out(rows: BatchRowQuerySet, attempts: int) -> int:
+    """Blame rows for the death of their worker, and fail those that have had their share of it."""
+    rows.blame()
+    failed = 0
+    worn_out = rows.worn_out(attempts)
+    for deaths in list(worn_out.order_by("lost").values_list("lost", flat=True).distinct()):
+        message = engine_message(11, "processing_error", f"The worker of the row died {deaths} times.")
+        failed += worn_out.filter(lost=deaths).fail([message.as_json()], F("done_by"))
+    return failed
+
+
+def _fail_overdue(rows: BatchRowQuerySet, overdue: Mapping[int, float]) -> int:
+    """Fail the rows that their worker was killed for."""
+    failed = 0
+    for row_id, limit in overdue.items():
+        message = engine_message(12, "processing_error", f"The row took longer than its limit of {limit:g} s.")
+        failed += rows.filter(pk=row_id).fail([message.as_json()], F("done_by"))
+    return failed
+
+
+def _attempts(batch_id: UUID) -> int:
+    """Return how often a row of a batch may lose its worker, as far as this process knows its op."""
+    kind, app, op = Batch.objects.primary().filter(pk=batch_id).values_list("kind", "app", "op").get()
+    registration = registry.find(Kind(kind), app, op)
+    return (Options() if registration is None else registration.options).attempts
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

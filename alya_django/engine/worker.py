@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import random
 import socket
@@ -18,6 +19,7 @@ from django.db import reset_queries
 
 import alya_django
 from alya_django.conf import settings
+from alya_django.db import Database
 from alya_django.engine.atomic import Atomic
 from alya_django.engine.chunk import ChunkRunner
 from alya_django.engine.claim import Claimer
@@ -29,12 +31,15 @@ from alya_django.engine.init_blocks import InitBlocks
 from alya_django.engine.lookout import Lookout
 from alya_django.engine.pace import Pace
 from alya_django.engine.patience import Patience
+from alya_django.engine.process import NO_WATCH
 from alya_django.engine.record import GateShut, Recorder
 from alya_django.engine.scope import Scope
 from alya_django.engine.sweep import Sweeper
 from alya_django.engine.wakeup import Wakeup
+from alya_django.engine.watch import NoWatch
 from alya_django.models import Worker as WorkerRecord
 from alya_django.models import database
+from alya_django.registry import Registration
 
 logger = logging.getLogger("alya_django.engine")
 
@@ -59,15 +64,17 @@ class Worker:
         scope: Scope | None = None,
         beats_alone: bool = False,
         on_rows: Callable[[int], None] = lambda rows: None,
+        watch: NoWatch = NO_WATCH,
     ) -> None:
         self._scope = scope or Scope()
-        self.name = f"{socket.gethostname()[:200]}-{os.getpid()}-{uuid4().hex[:12]}"
+        self._watch = watch
+        self.name = _new_name()
         self.error: BaseException | None = None
         self._beats_alone = beats_alone
         self._on_rows = on_rows
         self._is_stopping = False
         self._wake: Callable[[], None] = lambda: None
-        self._failures = 0
+        self._failures = self._rows = 0
         self._may_hold_rows = False
 
     def __enter__(self) -> Self:
@@ -86,46 +93,51 @@ class Worker:
         self._patience = Patience(store, self._wakeup, is_stopping=lambda: self._is_stopping)
         if self._beats_alone:
             ending.enter_context(store.keep_alive())
-        self._record = self._patience.insist(self._register) if self._beats_alone else self._register()
-        pace = Pace()
+        self._pace = Pace()
         self._init_blocks = InitBlocks()
+        self._crew = Crew(self._init_blocks) if self._beats_alone else None
+        self._take_number(store, registrations)
+        self._sweep_at = self._look_at = time.monotonic()
+        logger.info("Worker %s serves %s.", self.name, ", ".join(map(str, registrations)) or "nothing")
+
+    def _take_number(self, store: Database, registrations: list[Registration]) -> None:
+        """Register, and make what works under the number: all that it claims and counts."""
+        self._record = self._patience.insist(self._register) if self._beats_alone else self._register()
+        number = self._record.pk
+        self._watch.register(number)
         self._recorder = Recorder(
             store,
-            number=self._record.pk,
+            number=number,
             name=self.name,
             patience=self._patience if self._beats_alone else None,
             is_stopping=lambda: self._is_stopping,
         )
-        self._crew = Crew(self._init_blocks) if self._beats_alone else None
         deliverer = Deliverer(store, self._init_blocks, self._note)
         finisher = Finisher(store, self._recorder, deliverer, self._note)
         self._sweeper = Sweeper(finisher, deliverer, self._scope)
         self._claimer = Claimer(
             store,
-            number=self._record.pk,
+            number=number,
             name=self.name,
             registrations=registrations,
             is_usable=self._init_blocks.is_usable,
-            pace=pace,
+            pace=self._pace,
         )
         self._runner = ChunkRunner(
             init_blocks=self._init_blocks,
-            pace=pace,
+            pace=self._pace,
             recorder=self._recorder,
             finisher=finisher,
-            atomic=Atomic(store, self._recorder, pace),
+            atomic=Atomic(store, self._recorder, self._pace),
             crew=self._crew,
             is_stopping=lambda: self._is_stopping,
             on_error=self._note,
+            watch=self._watch,
         )
-        self._lookout = Lookout(
-            number=self._record.pk, registrations=registrations, is_usable=self._init_blocks.is_usable
-        )
-        self._heartbeat = Heartbeat(store, self._record.pk)
-        self._sweep_at = self._look_at = time.monotonic()
+        self._lookout = Lookout(number=number, registrations=registrations, is_usable=self._init_blocks.is_usable)
+        self._heartbeat = Heartbeat(store, number)
         if self._beats_alone:
             self._heartbeat.start()
-        logger.info("Worker %s serves %s.", self.name, ", ".join(map(str, registrations)) or "nothing")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -148,13 +160,13 @@ class Worker:
         self._is_stopping = True
         self._wake()
 
-    def run(self) -> None:
+    def run(self, *, max_rows: float = math.inf) -> None:
         """
-        Work until stopped.
+        Work until stopped, or until so many rows have ended.
 
         A database that is away is waited for. What else fails ends the worker when it does so three rounds running.
         """
-        while not self._is_stopping:
+        while not self._is_stopping and self._rows < max_rows:
             try:
                 self._turn()
             except Exception as error:
@@ -191,8 +203,10 @@ class Worker:
         except GateShut as shut:
             logger.warning("%s", shut)
             return 0
+        self._rows += rows
         self._heartbeat.count(rows)
         self._on_rows(rows)
+        self._watch.count(rows)
         if django_settings.DEBUG:
             reset_queries()
         return rows
@@ -209,6 +223,10 @@ class Worker:
     def _turn(self) -> None:
         """Work off one chunk or, if there is none, rest until there may be one."""
         if self._may_hold_rows:
+            self._heartbeat.beat()
+        if self._heartbeat.is_lost:
+            self._begin_anew()
+        if self._may_hold_rows:
             self._recorder.requeue_all()
             # Their batches may be drained: a round that found nothing for that would pass for a good one.
             self._sweeper.look()
@@ -218,6 +236,14 @@ class Worker:
         self._look_when_due()
         if self.round() is None and not self._sweeper.look():
             self._idle()
+
+    def _begin_anew(self) -> None:
+        """Work on under another number: this one was taken for dead, and its rows are given to others."""
+        logger.warning("Worker %s was taken for dead; it goes on under another name.", self.name)
+        self._heartbeat.stop()
+        self._may_hold_rows = False
+        self.name = _new_name()
+        self._take_number(database(), self._scope.registrations())
 
     def _sweep_when_due(self) -> int:
         if time.monotonic() < self._sweep_at:
@@ -257,3 +283,8 @@ class Worker:
 
     def _note(self, error: BaseException) -> None:
         self.error = self.error or error
+
+
+def _new_name() -> str:
+    """Return a name for a worker: the host's, the process's, and what no other will have."""
+    return f"{socket.gethostname()[:200]}-{os.getpid()}-{uuid4().hex[:12]}"

@@ -64,8 +64,7 @@ class WorkerProcessTests:
         output, _ = worker.communicate(timeout=30)
         assert worker.returncode == 0, output
         assert "acceptance/sleep (batch)." in output
-        assert output.splitlines()[-1].endswith("has stopped.")
-        assert "15 rows ended." in output
+        assert output.splitlines()[-1] == "15 rows ended."
         assert batches.status(mine).status is Status.SUCCESS
         assert batches.status(other).status is Status.QUEUED
 

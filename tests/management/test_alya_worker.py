@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from alya_django import Status, batches, register_batch_processor, register_slow_query_processor
+from alya_django import Row, Status, batches, register_batch_processor, register_slow_query_processor
+from alya_django.models import Worker
 from tests.processors import echo
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.sqlite, pytest.mark.usefixtures("registry")]
@@ -40,12 +42,44 @@ class AlyaWorkerTests:
         assert batches.status(batch_id).nsuccess == 10
 
     def test_ends_gently_at_the_first_signal(self) -> None:
-        """The endless worker returns when the row in hand is done; a second signal has its ordinary effect."""
-        register_batch_processor("app", "op", lambda row: signal.raise_signal(signal.SIGTERM))
+        """It passes the signal on, and returns when the row in hand is done; the signals are then as they were."""
+        before = signal.getsignal(signal.SIGTERM)
+
+        def op(row: Row) -> None:
+            os.kill(os.getppid(), signal.SIGTERM)
+            signal.pause()
+
+        register_batch_processor("app", "op", op)
         batch_id = batches.submit("app", "op", [1, 2])
         call_command("alya_worker")
         assert [row.status for row in batches.iter_rows(batch_id)] == [Status.SUCCESS, Status.QUEUED]
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is before
+        assert not Worker.objects.exists()
+
+    def test_replaces_a_process_after_max_rows(self, tmp_path) -> None:
+        """What the rows of a process leave behind ends with it."""
+        pids = tmp_path / "pids"
+        parent = os.getpid()
+
+        def op(row: Row) -> None:
+            with pids.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+            if row.line == 20:
+                os.kill(parent, signal.SIGTERM)
+
+        register_batch_processor("app", "op", op, chunk_rows=5)
+        batches.submit("app", "op", range(20))
+        call_command("alya_worker", "--max-rows", "10")
+        lines = pids.read_text().split()
+        assert len(lines) == 20
+        assert len(set(lines)) == 2
+        assert str(parent) not in lines
+
+    @pytest.mark.parametrize("value", ["0", "-1", "many"])
+    def test_refuses_a_number_of_processes_that_is_none(self, value) -> None:
+        """The option is named."""
+        with pytest.raises(CommandError, match=r"argument --processes: invalid _processes value"):
+            call_command("alya_worker", "--processes", value)
 
     @pytest.mark.parametrize(
         ("options", "where"),

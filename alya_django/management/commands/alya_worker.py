@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.core.checks import Tags
@@ -13,14 +16,29 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import router
 
 from alya_django.engine.scope import Scope
+from alya_django.engine.supervisor import Supervisor
 from alya_django.engine.worker import Worker
 from alya_django.exceptions import InvalidInput
+from alya_django.management.reload import Files, begin_anew
 from alya_django.management.terminal import rows_line
-from alya_django.models import Batch
+from alya_django.models import Batch, database
 from alya_django.status import Kind
 
 KINDS = {"batch": Kind.BATCH, "slow-query": Kind.SLOW_QUERY}
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def _count(text: str) -> int:
+    """Return a whole number above 0."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _processes(text: str) -> int:
+    """Return how many processes are asked for."""
+    return len(os.sched_getaffinity(0)) if text == "auto" else _count(text)
 
 
 class Command(BaseCommand):
@@ -28,8 +46,17 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         until = parser.add_mutually_exclusive_group()
-        until.add_argument("--once", action="store_true", help="Work off one chunk and end.")
+        until.add_argument("--once", action="store_true", help="Work off one chunk, in this process, and end.")
         until.add_argument("--drain", action="store_true", help="End when nothing can be claimed now.")
+        until.add_argument("--max-rows", type=_count, metavar="N", help="Replace each process after so many rows.")
+        until.add_argument("--reload", action="store_true", help="Begin anew when a Python file changes.")
+        parser.add_argument(
+            "--processes",
+            type=_processes,
+            default=1,
+            metavar="N|auto",
+            help="So many workers, each in a process of its own; auto: as many as there are processors.",
+        )
         parser.add_argument("--app", action="append", default=[], help="Serve this app only; may be repeated.")
         parser.add_argument("--op", action="append", default=[], help="Serve this op only; may be repeated.")
         parser.add_argument("--kind", choices=KINDS, help="Serve only batches, or only slow queries.")
@@ -37,20 +64,40 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         # Django has run the checks that need no connection; these ask the server.
         self.check(tags=[Tags.database], databases=[router.db_for_write(Batch)])
+        scope = self._scope(options)
+        if options["processes"] > 1 and not database().allows_many_writers:
+            raise CommandError("SQLite lets one process write at a time: --processes is 1.")
+        served = ", ".join(f"{entry} ({entry.kind.label})" for entry in scope.registrations())
+        self._say(f"Worker serves {served}.")
         with rows_line(sys.stdout) as on_rows:
-            self._work(self._worker(self._scope(options), on_rows), options)
+            if options["once"]:
+                self._work_once(scope, on_rows)
+            else:
+                self._supervise(scope, on_rows, options)
 
-    def _work(self, worker: Worker, options: dict[str, Any]) -> None:
+    def _work_once(self, scope: Scope, on_rows: Callable[[int], None]) -> None:
+        worker = Worker(scope=scope, beats_alone=True, on_rows=on_rows)
         for number in SIGNALS:
             signal.signal(number, lambda signum, frame: self._stop(worker))
         with worker:
-            if options["once"]:
-                worker.run_once()
-            elif options["drain"]:
-                rows = worker.drain()
-                self._say(f"{rows} rows ended.")
-            else:
-                worker.run()
+            worker.run_once()
+
+    def _supervise(self, scope: Scope, on_rows: Callable[[int], None], options: dict[str, Any]) -> None:
+        max_rows = options["max_rows"] or math.inf
+        supervisor = Supervisor(
+            Worker.drain if options["drain"] else partial(Worker.run, max_rows=max_rows),
+            processes=options["processes"],
+            scope=scope,
+            restarts=not options["drain"],
+            on_rows=on_rows,
+            is_stale=Files().have_changed if options["reload"] else None,
+        )
+        if not supervisor.run():
+            raise CommandError("The worker processes keep dying.")
+        if options["drain"]:
+            self._say(f"{supervisor.rows} rows ended.")
+        if supervisor.is_stale:
+            begin_anew()
 
     def _scope(self, options: dict[str, Any]) -> Scope:
         """Return the scope that the options narrow the worker to; each of their names has a processor."""
@@ -65,13 +112,6 @@ class Command(BaseCommand):
             where = f" for {narrowed}" if narrowed else ""
             raise CommandError(f"No processor is registered{where}; AppConfig.ready() is the place to register one.")
         return scope
-
-    def _worker(self, scope: Scope, on_rows: Callable[[int], None]) -> Worker:
-        """Return a worker, and say what it serves."""
-        worker = Worker(scope=scope, beats_alone=True, on_rows=on_rows)
-        served = ", ".join(f"{entry} ({entry.kind.label})" for entry in scope.registrations())
-        self._say(f"Worker {worker.name} serves {served}.")
-        return worker
 
     def _say(self, text: str) -> None:
         """Write a line, at once also where nobody sits at a terminal."""

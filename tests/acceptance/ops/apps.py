@@ -1,10 +1,14 @@
 """Ops whose rows take as long as a test wants."""
 
+import asyncio
+import os
+import signal
 import time
 from typing import Any
 
 from django.apps import AppConfig
 from django.conf import settings
+from django.db.models.signals import post_init
 
 from alya_django import Row, register_batch_processor, register_slow_query_processor
 
@@ -19,6 +23,14 @@ class OpsConfig(AppConfig):
             return
         register_batch_processor("acceptance", "sleep", sleep)
         register_slow_query_processor("acceptance", "answer", answer)
+        register_batch_processor("acceptance", "perform", perform)
+        register_slow_query_processor("acceptance", "perform", perform)
+        register_batch_processor("acceptance", "limited", perform, time_limit=1)
+        register_slow_query_processor("acceptance", "limited", perform, time_limit=1)
+        register_batch_processor("acceptance", "threads", perform, time_limit=1, concurrency=4)
+        register_batch_processor("acceptance", "coroutines", await_it, time_limit=1, concurrency=4)
+        if os.environ.get("ACCEPTANCE_DIE_AT_BIRTH"):
+            post_init.connect(die, sender="alya_django.Worker", weak=False)
 
 
 def sleep(row: Row) -> None:
@@ -29,3 +41,20 @@ def sleep(row: Row) -> None:
 def answer(row: Row) -> Any:
     """Answer with the question."""
     return row.input
+
+
+def perform(row: Row) -> None:
+    """Do what the row's input says: end soon, hang, or take the worker along."""
+    if row.input == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(3_600 if row.input == "hang" else 0.01)
+
+
+async def await_it(row: Row) -> None:
+    """End soon, or hang, as the row's input says."""
+    await asyncio.sleep(3_600 if row.input == "hang" else 0.01)
+
+
+def die(**kwargs: Any) -> None:
+    """Keep a worker from registering."""
+    os.kill(os.getpid(), signal.SIGKILL)
