@@ -126,7 +126,7 @@ class CommandsTests:
         command = load_command_class("alya_django", name)
         own = options(command.create_parser("manage.py", name))
         for option in options(BaseCommand().create_parser("manage.py", name)):
-            own.pop(option)
+            own.pop(option, None)
         stated = [(option.strip("`"), meaning) for option, meaning in _table(name)]
         assert stated == list(own.items())
 

@@ -46,8 +46,10 @@ class AlyaWorkerTests:
         before = signal.getsignal(signal.SIGTERM)
 
         def op(row: Row) -> None:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             os.kill(os.getppid(), signal.SIGTERM)
-            signal.pause()
+            signal.raise_signal(signal.sigwait({signal.SIGTERM}))
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
         register_batch_processor("app", "op", op)
         batch_id = batches.submit("app", "op", [1, 2])

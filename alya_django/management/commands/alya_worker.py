@@ -46,7 +46,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         until = parser.add_mutually_exclusive_group()
-        until.add_argument("--once", action="store_true", help="Work off one chunk, in this process, and end.")
+        until.add_argument(
+            "--once", action="store_true", help="Work off one chunk, in this process and unsupervised, and end."
+        )
         until.add_argument("--drain", action="store_true", help="End when nothing can be claimed now.")
         until.add_argument("--max-rows", type=_count, metavar="N", help="Replace each process after so many rows.")
         until.add_argument("--reload", action="store_true", help="Begin anew when a Python file changes.")
