@@ -213,6 +213,19 @@ class Database(ABC):
             )
             return sorted(cursor, key=itemgetter(1))
 
+    def prepared(self, query: QuerySet[Any, Any]) -> Callable[[], list[Any]]:
+        """Return what asks a query of values again and again: its SQL, which costs more to write than to run, once."""
+        compiler = query.query.get_compiler(self.alias)
+        sql, parameters = compiler.as_sql()
+        converters = compiler.get_converters([column for column, *_ in compiler.select])
+
+        def ask() -> list[Any]:
+            with self.connection.cursor() as cursor:
+                cursor.execute(sql, parameters)
+                return list(compiler.apply_converters(cursor.fetchall(), converters))
+
+        return ask
+
     @abstractmethod
     def record_rows(self, batch_id: UUID, slot: int, claim: int, endings: Sequence[RowEnding]) -> int:
         """

@@ -6,16 +6,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import TextField
+from django.db.models import QuerySet, TextField, Value
 from django.db.models.functions import Cast, Length, Now
 
 from alya_django.db import Database
 from alya_django.engine.pace import Pace
 from alya_django.models import Batch, BatchRow
-from alya_django.querysets import CLAIMS_PER_WORKER, BatchQuerySet
+from alya_django.querysets import CLAIMS_PER_WORKER
 from alya_django.registry import Key, Registration
 from alya_django.status import Kind, Status
 
@@ -91,6 +91,7 @@ class Claimer:
         self._latest_turn = 0.0
         self._last_lines: dict[UUID, int] = {}
         self._owed: dict[UUID, float] = {}
+        self._questions: dict[tuple[Any, ...], Callable[[], list[Any]]] = {}
         self._batches = _Batches()
         self._after_slow_query = False
         self.met_locks = False
@@ -106,7 +107,8 @@ class Claimer:
         return chunk
 
     def _take_slow_query(self) -> Chunk | None:
-        if not (scope := self._scope(Kind.SLOW_QUERY)):
+        scope = self._scope(Kind.SLOW_QUERY)
+        if not (scope and self._is_asked(scope)):
             return None
         asked = BatchRow.objects.primary().of(scope).filter(line=0).defer("input").annotate(input_text=INPUT_TEXT)
         with self._store.transaction():
@@ -127,7 +129,7 @@ class Claimer:
     def _take_batch_rows(self) -> Chunk | None:
         if not (scope := self._scope(Kind.BATCH)):
             return None
-        for candidate in self._candidates(Batch.objects.primary().runnable().of(scope)):
+        for candidate in self._candidates(scope):
             batches = Batch.objects.primary().filter(pk=candidate.id)
             if candidate.status == Status.QUEUED and not batches.start():
                 self.met_locks = True
@@ -135,15 +137,33 @@ class Claimer:
                 return chunk
         return None
 
-    def _candidates(self, batches: BatchQuerySet) -> Iterator[Candidate]:
+    def _is_asked(self, scope: list[Key]) -> bool:
+        """Return whether there is a slow query, at the cost of one statement where there is none."""
+        rows = BatchRow.objects.primary().of(scope).filter(line=0).order_by()
+        waiting = rows.queued().values_list(Value(1)).union(rows.due().values_list(Value(1)))
+        return bool(self._ask((Kind.SLOW_QUERY, *scope), lambda: waiting[:1]))
+
+    def _candidates(self, scope: list[Key]) -> Iterator[Candidate]:
         """Yield the batches to try, best first."""
         by_age = next(self._picks) % OLDEST_EVERY == 0
-        order = ("requested_at", "id") if by_age else ("turn", "requested_at", "id")
-        in_order = batches.order_by(*order).values_list("id", "status", "turn")
+
+        def in_order() -> QuerySet[Batch, Any]:
+            order = ("requested_at", "id") if by_age else ("turn", "requested_at", "id")
+            runnable = Batch.objects.primary().runnable().of(scope)
+            return runnable.order_by(*order).values_list("id", "status", "turn")
+
+        found = [Candidate(*values) for values in self._ask((by_age, *scope), lambda: in_order()[:CANDIDATES])]
         tried: list[UUID] = []
-        while found := [Candidate(*values) for values in in_order.exclude(pk__in=tried)[:CANDIDATES]]:
+        while found:
             yield from found
             tried += [candidate.id for candidate in found]
+            found = [Candidate(*values) for values in in_order().exclude(pk__in=tried)[:CANDIDATES]]
+
+    def _ask(self, name: tuple[Any, ...], query: Callable[[], QuerySet[Any, Any]]) -> list[Any]:
+        """Ask what is asked for every chunk; the name tells the questions apart."""
+        if name not in self._questions:
+            self._questions[name] = self._store.prepared(query())
+        return self._questions[name]()
 
     def _take_rows(self, candidate: Candidate) -> Chunk | None:
         batch = self._batches.get(candidate.id)
