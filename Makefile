@@ -51,6 +51,7 @@ docs: env
 bench: env
 	$(BIN)/python -m benchmarks.submit
 	$(BIN)/python -m benchmarks.throughput --processes 1
+	$(BIN)/python -m benchmarks.finish
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.idle
 	$(BIN)/python -m benchmarks.peers

@@ -1,12 +1,14 @@
-"""What the benchmarks share: a server with Alya's tables, input, processes, rounds, the report."""
+"""What the benchmarks share: a server with Alya's tables, input, processes, memory, rounds, the report."""
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +23,8 @@ from tests import services
 
 Figures = dict[str, float]
 BUSY_SECONDS = 0.5
+SAMPLE_SECONDS = 0.005
+MEGABYTE = 1e6
 START_ASKED_EVERY_SECONDS = 0.05
 TABLES = "alya_batches, alya_batchrows, alya_batch_progress, alya_workers"
 
@@ -88,6 +92,29 @@ def wait_for_start() -> None:
     """Say that this process is ready, and wait until all are."""
     print(flush=True)
     sys.stdin.read()
+
+
+@contextmanager
+def memory_growth(growth: list[float]) -> Iterator[None]:
+    """Add to a list by how many megabytes this process grew at most."""
+    gc.collect()
+    process = psutil.Process()
+    idle = peak = process.memory_info().rss
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(SAMPLE_SECONDS):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        growth.append((peak - idle) / MEGABYTE)
 
 
 class Round(NamedTuple):

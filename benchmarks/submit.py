@@ -17,24 +17,17 @@ Budget: at least 0.6 of COPY, and less than 60 MB for 1 000 000 rows.
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from uuid import uuid4
 
-import psutil
 import psycopg
 
 from benchmarks import harness
 
-SAMPLE_SECONDS = 0.005
 COPY_BLOCK_ROWS = 5_000
-MEGABYTE = 1e6
 
 
 def main() -> None:
@@ -46,7 +39,7 @@ def main() -> None:
 
     def submit() -> float:
         harness.empty_tables()
-        with memory_growth(growth):
+        with harness.memory_growth(growth):
             return rate_of_submit(options.rows)
 
     def copy() -> float:
@@ -91,29 +84,6 @@ def rate_of_copy(rows: int) -> float:
                 copy.write(block.replace("\\", "\\\\"))
         connection.commit()
         return rows / (time.perf_counter() - started)
-
-
-@contextmanager
-def memory_growth(growth: list[float]) -> Iterator[None]:
-    """Add to a list by how many megabytes this process grew at most."""
-    gc.collect()
-    process = psutil.Process()
-    idle = peak = process.memory_info().rss
-    ended = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not ended.wait(SAMPLE_SECONDS):
-            peak = max(peak, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-        growth.append((peak - idle) / MEGABYTE)
 
 
 if __name__ == "__main__":
