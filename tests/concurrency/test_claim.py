@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from threading import Barrier, Lock
 
 import pytest
@@ -76,6 +77,26 @@ class ClaimTests:
         assert {batches.status(batch_id).status for batch_id in ids} == {Status.SUCCESS}
         check_invariants()
 
+    @pytest.mark.rule("CLM-2")
+    @pytest.mark.parametrize("is_requeued", [False, True])
+    def test_a_claim_in_flight_is_not_waited_for(self, make_claimer, make_recorder, is_requeued) -> None:
+        """Two claims of one batch overlap, and share neither new rows nor requeued ones."""
+        register_batch_processor("app", "op", echo)
+        batches.submit("app", "op", range(15))
+        if is_requeued:
+            claimer = make_claimer(1)
+            assert len(claimer.take().rows + claimer.take().rows) == 15
+            assert make_recorder(1).requeue_all() == 15
+            Batch.objects.all().wake(BatchRow.objects.due())
+        # Only the first claim of all locks the batch, which starts with it.
+        Batch.objects.all().start()
+        with open_transaction(make_claimer(1).take) as first:
+            second = make_claimer(2).take()
+        assert len(first.rows) == 10
+        assert len(second.rows) == 5
+        assert not {row.id for row in first.rows} & {row.id for row in second.rows}
+        check_invariants()
+
     @pytest.mark.rule("CLM-3")
     def test_rows_that_are_only_locked_are_soon_looked_for_again(self, settings) -> None:
         """With nothing but locked rows a worker does not rest as if there were nothing."""
@@ -142,6 +163,32 @@ class ClaimTests:
             worker.run_once()
             assert slow_queries.result(second).status is Status.SUCCESS
             assert slow_queries.result(first).status is Status.QUEUED
+
+    @pytest.mark.rule("CLM-2", "INV-9")
+    @pytest.mark.parametrize("is_requeued", [False, True])
+    def test_no_two_workers_get_the_same_slow_query(self, make_claimer, make_recorder, is_requeued) -> None:
+        """Six workers ask for four queries at the same moment: each query goes to one of them."""
+        register_slow_query("app", "op", echo)
+        ids = [slow_queries.submit("app", "op", {}) for _ in range(4)]
+        if is_requeued:
+            claimer = make_claimer(99)
+            assert all(claimer.take() for _ in ids)
+            assert make_recorder(99).requeue_all() == 4
+        together = Barrier(6)
+
+        def take_all(number: int) -> list[object]:
+            claimer = make_claimer(number)
+            together.wait(DEADLINE_SECONDS)
+            taken = []
+            while (chunk := claimer.take()) or BatchRow.objects.filter(status=Status.QUEUED).exists():
+                taken += [chunk.batch.pk] if chunk else []
+            connections.close_all()
+            return taken
+
+        with ThreadPoolExecutor(6) as pool:
+            taken = list(chain.from_iterable(pool.map(take_all, range(6))))
+        assert sorted(taken) == sorted(ids)
+        check_invariants()
 
     @pytest.mark.rule("API-7")
     def test_nothing_is_seen_before_the_callers_transaction_commits(self) -> None:

@@ -5,8 +5,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connections, transaction
 
-from alya_django import InvalidState, Status, batches, register_batch_processor, slow_queries
+from alya_django import (
+    AlreadyDone,
+    InvalidState,
+    Status,
+    batches,
+    register_batch_processor,
+    register_slow_query_processor,
+    slow_queries,
+)
 from alya_django.db import PostgreSQL, RowEnding
+from alya_django.engine.process import Processed
 from alya_django.engine.record import Recorder
 from alya_django.engine.worker import Worker
 from alya_django.models import Batch, BatchRow, database
@@ -37,6 +46,27 @@ def chunk(make_claimer):
     register_batch_processor("app", "op", echo)
     batches.submit("app", "op", range(12))
     return make_claimer(1).take()
+
+
+@pytest.fixture
+def complete(chunk, make_claimer):
+    """The id of a batch whose rows have ended and which nobody has finished."""
+    record(chunk)
+    record(make_claimer(2).take())
+    return chunk.batch.pk
+
+
+@pytest.fixture
+def query(make_claimer):
+    """A slow query in the hands of worker 1."""
+    register_slow_query_processor("app", "query", echo)
+    slow_queries.submit("app", "query", {})
+    return make_claimer(1).take()
+
+
+def answered(chunk):
+    """Return what a processor has made of a slow query."""
+    return Processed(RowEnding(chunk.rows[0].id, Status.SUCCESS, '"answer"', None, None))
 
 
 def record(chunk, name="one"):
@@ -140,6 +170,15 @@ class AbortTests:
         assert (summary.nsuccess, summary.naborted) == (10, 2)
         check_invariants()
 
+    @pytest.mark.rule("ABT-2", "INV-4")
+    def test_an_abort_that_meets_a_claim_takes_its_rows_too(self, chunk, make_claimer) -> None:
+        """The abort waits for the claim; no row of it stays in progress, and its outcome comes too late."""
+        claimed = []
+        summary = in_order(lambda: claimed.append(make_claimer(2).take()), lambda: batches.abort(chunk.batch.pk))
+        assert (len(claimed[0].rows), summary.naborted) == (2, 12)
+        assert record(claimed[0]) == 0
+        check_invariants()
+
     def test_a_claim_passes_over_a_batch_that_is_being_aborted(self, chunk) -> None:
         """A worker does not wait for the abort, and finds nothing afterwards."""
         with open_transaction(lambda: batches.abort(chunk.batch.pk)), Worker() as worker:
@@ -166,6 +205,86 @@ class AbortTests:
         abort_and_regret()
         assert batches.status(chunk.batch.pk).status is Status.IN_PROGRESS
         assert record(chunk) == 10
+        check_invariants()
+
+
+class AbortAndFinishTests:
+    @pytest.mark.rule("ABT-6", "FIN-1")
+    def test_an_abort_that_meets_a_finish_comes_too_late(self, complete, make_finisher) -> None:
+        """Whoever has become the finisher finishes; the abort waits for that moment and is told how it ends."""
+        with pytest.raises(AlreadyDone) as raised:
+            in_order(lambda: make_finisher().finish(complete), lambda: batches.abort(complete))
+        assert raised.value.summary.status is Status.SUCCESS
+        assert batches.status(complete).status is Status.SUCCESS
+        check_invariants()
+
+    @pytest.mark.rule("ABT-6", "FIN-1")
+    def test_an_abort_while_files_are_joined_comes_too_late(self, complete, make_finisher, monkeypatch) -> None:
+        """No lock is held meanwhile, so the abort does not wait, and changes nothing."""
+        told = []
+        finisher = make_finisher()
+        join = finisher._join_output_files
+
+        def abort_and_join(*args):
+            with pytest.raises(AlreadyDone) as raised:
+                elsewhere(lambda: batches.abort(complete)).result(DEADLINE_SECONDS)
+            told.append(raised.value.summary.status)
+            return join(*args)
+
+        monkeypatch.setattr(finisher, "_join_output_files", abort_and_join)
+        assert finisher.finish(complete)
+        assert told == [Status.SUCCESS]
+        check_invariants()
+
+    @pytest.mark.rule("ABT-6", "FIN-1")
+    def test_an_abort_that_comes_too_late_keeps_no_finish_waiting(self, complete, make_finisher) -> None:
+        """It leaves no lock behind, though its caller's transaction goes on."""
+
+        def abort_in_vain() -> None:
+            with pytest.raises(AlreadyDone):
+                batches.abort(complete)
+
+        with open_transaction(abort_in_vain):
+            assert elsewhere(lambda: make_finisher().finish(complete)).result(DEADLINE_SECONDS)
+        assert batches.status(complete).status is Status.SUCCESS
+        check_invariants()
+
+    @pytest.mark.rule("ABT-5", "FIN-1")
+    def test_a_slow_query_that_meets_its_abort_is_aborted(self, query, make_finisher) -> None:
+        """The answer waits outside the gate; then its claim is gone, and it is dropped."""
+        with open_transaction(lambda: slow_queries.abort(query.batch.pk)) as summary:
+            late = elsewhere(lambda: make_finisher().finish_slow_query(query, answered(query)))
+        assert late.result(DEADLINE_SECONDS) == 0
+        assert summary.status is slow_queries.result(query.batch.pk).status is Status.ABORTED
+        check_invariants()
+
+    @pytest.mark.rule("ABT-6", "FIN-1")
+    def test_an_abort_that_meets_the_answer_of_a_slow_query_comes_too_late(self, query, make_finisher) -> None:
+        """Record and finish are one transaction: the abort finds a query that has ended."""
+        with pytest.raises(AlreadyDone):
+            in_order(
+                lambda: make_finisher().finish_slow_query(query, answered(query)),
+                lambda: slow_queries.abort(query.batch.pk),
+            )
+        assert slow_queries.result(query.batch.pk).result == "answer"
+        check_invariants()
+
+    def test_a_claim_passes_over_a_slow_query_that_is_being_aborted(self, query) -> None:
+        """Nobody waits for the abort, and nothing is left afterwards."""
+        other = slow_queries.submit("app", "query", {})
+        with open_transaction(lambda: slow_queries.abort(other)), Worker() as worker:
+            assert worker.round() is None
+        assert drain() == 0
+        check_invariants()
+
+    @pytest.mark.rule("ABT-2")
+    def test_an_abort_that_meets_the_claim_of_a_slow_query_aborts_it(self, query, make_claimer, make_finisher) -> None:
+        """The abort waits for the claim, which then holds nothing any more."""
+        other = slow_queries.submit("app", "query", {})
+        claimed = []
+        summary = in_order(lambda: claimed.append(make_claimer(2).take()), lambda: slow_queries.abort(other))
+        assert summary.status is Status.ABORTED
+        assert make_finisher().finish_slow_query(claimed[0], answered(claimed[0])) == 0
         check_invariants()
 
 
