@@ -2,7 +2,7 @@
 
 import time
 
-from alya_django import Row, register_batch_processor, register_slow_query_processor
+from alya_django import Row, RowFailed, RowResult, register_batch_processor, register_slow_query_processor
 
 
 @register_batch_processor("benchmarks", "noop")
@@ -14,3 +14,17 @@ def noop(row: Row) -> None:
 def clock(row: Row) -> float:
     """Answer with the time at which it was asked."""
     return time.time()
+
+
+@register_batch_processor("benchmarks", "mixed", chunk_rows=40)
+def mixed(row: Row) -> RowResult:
+    """Fail every seventh row, and let every third that succeeds write a line."""
+    if row.line % 7 == 0:
+        raise RowFailed("seventh")
+    return RowResult.success(row.input, output_lines={"thirds.csv": f"{row.line}"} if row.line % 3 == 0 else {})
+
+
+@register_slow_query_processor("benchmarks", "answer")
+def answer(row: Row) -> dict[str, int]:
+    """Answer at once."""
+    return {"attempt": row.attempt}

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Condition
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
 
-from alya_django import AlreadyDone, Status, batches, register_batch_processor
+from alya_django import Status, batches, register_batch_processor
 from alya_django.db import RowEnding
 from alya_django.engine.recover import Recovery
-from alya_django.models import BatchRow, database
-from alya_django.testing import drain
+from alya_django.models import database
 from tests.concurrency.connections import DEADLINE_SECONDS
 from tests.invariants import check_invariants
 from tests.processors import echo
@@ -41,50 +41,78 @@ def chunks(make_claimer):
     return claim
 
 
+class Meter:
+    """How many rows have been recorded; others wait until there are enough, or all who record have ended."""
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._recorded = 0
+        self._is_over = False
+
+    def add(self, rows: int) -> int:
+        with self._changed:
+            self._recorded += rows
+            self._changed.notify_all()
+        return rows
+
+    def end(self) -> None:
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
+
+    def wait_for(self, rows: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._is_over or self._recorded >= rows, DEADLINE_SECONDS)
+
+
 @pytest.mark.slow
 class StormTests:
     @pytest.mark.rule("ABT-2", "ABT-5", "REC-5", "INV-4")
     def test_abort_recovery_and_record_on_the_same_rows(self, chunks, make_recorder) -> None:
         """No deadlock reaches anybody, whoever comes first, and each row ends once."""
-        together = Barrier(CHUNKS + 3)
 
-        def at_once(act):
-            try:
-                together.wait(DEADLINE_SECONDS)
-                return act()
-            finally:
-                connections.close_all()
-
-        def record(number, chunk):
-            # In no order of the rows, in some transactions: as rows that threads process end.
+        def record(number, chunk, meter):
+            # In no order of the rows, in several transactions: as rows that threads process end.
             rows = random.sample(chunk.rows, CHUNK_ROWS)
             endings = [RowEnding(row.id, Status.SUCCESS, "{}", None, None) for row in rows]
-            flushes = range(0, CHUNK_ROWS, FLUSH_ROWS)
+            flushes = [endings[first : first + FLUSH_ROWS] for first in range(0, CHUNK_ROWS, FLUSH_ROWS)]
             recorder = make_recorder(number)
-            return sum(recorder.record(chunk.batch.pk, chunk.claim, endings[n : n + FLUSH_ROWS]) for n in flushes)
+            return sum(meter.add(recorder.record(chunk.batch.pk, chunk.claim, flush)) for flush in flushes)
 
-        def abort(batch_id):
-            try:
-                return batches.abort(batch_id).naborted
-            except AlreadyDone:
-                return 0
+        def recover(after_rows, meter):
+            meter.wait_for(after_rows)
+            rows, is_all = 0, False
+            while not is_all:
+                round_ = Recovery(database()).recover()
+                rows, is_all = rows + round_.rows, round_.is_all
+            return rows
 
+        def abort(batch_id, after_rows, meter):
+            meter.wait_for(after_rows)
+            return batches.abort(batch_id).naborted
+
+        totals = Counter()
         with ThreadPoolExecutor(CHUNKS + 3) as pool:
             for _ in range(ROUNDS):
-                claimed = chunks()
+                claimed, meter = chunks(), Meter()
                 batch_id = claimed[0].batch.pk
-                records = [
-                    pool.submit(at_once, lambda number=number, chunk=chunk: record(number, chunk))
-                    for number, chunk in enumerate(claimed, start=1)
-                ]
-                recoveries = [pool.submit(at_once, lambda: Recovery(database()).recover()) for _ in range(2)]
-                aborted = pool.submit(at_once, lambda batch_id=batch_id: abort(batch_id))
+                moments = [random.randrange(ROWS // 2) for _ in range(2)] + [random.randrange(ROWS)]
+                recoveries = [pool.submit(apart, recover, moment, meter) for moment in moments[:2]]
+                aborted = pool.submit(apart, abort, batch_id, moments[2], meter)
+                records = [pool.submit(apart, record, *numbered, meter) for numbered in enumerate(claimed, start=1)]
                 recorded = sum(done.result(DEADLINE_SECONDS) for done in records)
-                for recovery in recoveries:
-                    recovery.result(DEADLINE_SECONDS)
-                ended = BatchRow.objects.filter(batch=batch_id, status=Status.SUCCESS).count()
-                assert ended == recorded
-                assert aborted.result(DEADLINE_SECONDS) in (0, ROWS - recorded)
+                meter.end()
+                assert recorded + aborted.result(DEADLINE_SECONDS) == ROWS
+                recovered = sum(done.result(DEADLINE_SECONDS) for done in recoveries)
+                totals.update(recorded=recorded, recovered=recovered, aborted=ROWS - recorded)
+        assert all(totals[what] for what in ("recorded", "recovered", "aborted")), totals
         check_invariants()
-        drain()
-        check_invariants()
+
+
+def apart(act, *arguments):
+    """Act on a connection of its own, which takes no time when the moment has come."""
+    connection.ensure_connection()
+    try:
+        return act(*arguments)
+    finally:
+        connections.close_all()
