@@ -54,6 +54,7 @@ bench: env
 	$(BIN)/python -m benchmarks.finish
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.idle
+	$(BIN)/python -m benchmarks.verbs --minutes 1
 	$(BIN)/python -m benchmarks.peers
 
 serve: env

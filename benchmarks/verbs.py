@@ -210,7 +210,7 @@ def work_some(random: random.Random, counts: Counts) -> None:
     with Worker(on_rows=count) as worker:
         counts["workers"] += 1
         for _ in range(random.randint(1, CHUNKS_MAX)):
-            if not worker.run_once():
+            if worker.round() is None and not worker.run_once():
                 time.sleep(REST_SECONDS)
 
 

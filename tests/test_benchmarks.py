@@ -35,6 +35,20 @@ class BenchmarkTests:
         assert done.returncode == 0, done.stdout + done.stderr
         assert json.loads(done.stdout.splitlines()[-1]).keys() >= keys
 
+    def test_verbs_at_random_break_nothing(self) -> None:
+        """A few seconds of all verbs beside workers: no deadlock reaches a caller, and no rule is broken."""
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.verbs", "--minutes", "0.1"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        figures = json.loads(done.stdout.splitlines()[-1])
+        assert figures["verbs"] > 0
+        assert [figures[name] for name in ("deadlocks_seen_by_callers", "broken_invariants", "stuck")] == [0, 0, 0]
+
     def test_without_peers_there_is_ours(self, tmp_path) -> None:
         """Each peer that is not installed is named, with the reason, and the figures are those that there are."""
         done = subprocess.run(
