@@ -2,10 +2,11 @@
 All verbs and several workers on the same batches at random: no deadlock reaches a caller, and no rule is broken.
 
 Processes of three kinds share one server. Callers submit, append, release, abort, retry, ask and read, each verb on a
-batch chosen at random among the latest, some in a transaction that is rolled back. Workers come, work off some chunks,
-and go. A recoverer looks for the dead, and declares living workers dead, so that what they record comes too late.
-Meanwhile this process asks, in snapshots of the database, for whatever breaks a rule (``tests.invariants``). After
-each round, of a quarter of a minute, everybody stops; what is left is worked off, and looked at once more.
+batch chosen at random among the latest, some in a transaction that is rolled back. Half of the batches are of an
+atomic op, and in all of them rows fail and are put off. Workers come, work off some chunks, and go. A recoverer looks
+for the dead, and declares living workers dead, so that what they record comes too late. Meanwhile this process asks,
+in snapshots of the database, for whatever breaks a rule (``tests.invariants``). After each round, of a quarter of a
+minute, everybody stops; what is left is worked off, and looked at once more.
 
 ``refused`` counts the verbs that raised one of Alya's own errors, as they must: an append to a batch that runs.
 ``deadlocks_seen_by_callers`` counts what reached a caller, ``deadlocks_in_workers`` what reached the loop of a worker,
@@ -36,7 +37,7 @@ from django.db import Error, connection, connections, transaction
 
 from benchmarks import harness
 
-APP, OP, QUERY = "benchmarks", "mixed", "answer"
+APP, OPS, QUERY = "benchmarks", ["mixed", "mixed-atomic"], "answer"
 ROUND_SECONDS = 15.0
 CALLERS, WORKERS = 2, 2
 THREADS = 3
@@ -259,11 +260,11 @@ class Caller:
     def submit(self) -> None:
         from alya_django import batches
 
-        few, many = self._random.randint(1, 100), self._random.randint(500, 2_000)
+        few, many = self._random.randint(1, 60), self._random.randint(300, 1_000)
         batches.submit(
             APP,
-            OP,
-            range(self._random.choice([few, few, few, few, many])),
+            self._random.choice(OPS),
+            range(self._random.choice([few] * 7 + [many])),
             wait=self._random.random() < 0.3,
             unique_key=self._random.choice([None, None, f"key {self._random.randint(1, 200)}"]),
             weight=self._random.choice([0.5, 1.0, 1.0, 100.0]),
@@ -324,7 +325,7 @@ class Caller:
     def _batch(self, *states: str) -> UUID:
         from alya_django import batches
 
-        return self._choice(batches.recent(APP, OP, days=1, limit=LATEST), states)
+        return self._choice(batches.recent(APP, self._random.choice(OPS), days=1, limit=LATEST), states)
 
     def _query(self, *states: str) -> UUID:
         from alya_django import slow_queries

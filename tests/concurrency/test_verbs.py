@@ -253,8 +253,8 @@ class AbortAndFinishTests:
     def test_a_slow_query_that_meets_its_abort_is_aborted(self, query, make_finisher) -> None:
         """The answer waits outside the gate; then its claim is gone, and it is dropped."""
         with open_transaction(lambda: slow_queries.abort(query.batch.pk)) as summary:
-            late = elsewhere(lambda: make_finisher().finish_slow_query(query, answered(query)))
-        assert late.result(DEADLINE_SECONDS) == 0
+            late = elsewhere(lambda: make_finisher().close_slow_query(query, answered(query)))
+        assert late.result(DEADLINE_SECONDS).ended == 0
         assert summary.status is slow_queries.result(query.batch.pk).status is Status.ABORTED
         check_invariants()
 
@@ -263,7 +263,7 @@ class AbortAndFinishTests:
         """Record and finish are one transaction: the abort finds a query that has ended."""
         with pytest.raises(AlreadyDone):
             in_order(
-                lambda: make_finisher().finish_slow_query(query, answered(query)),
+                lambda: make_finisher().close_slow_query(query, answered(query)),
                 lambda: slow_queries.abort(query.batch.pk),
             )
         assert slow_queries.result(query.batch.pk).result == "answer"
@@ -284,7 +284,7 @@ class AbortAndFinishTests:
         claimed = []
         summary = in_order(lambda: claimed.append(make_claimer(2).take()), lambda: slow_queries.abort(other))
         assert summary.status is Status.ABORTED
-        assert make_finisher().finish_slow_query(claimed[0], answered(claimed[0])) == 0
+        assert make_finisher().close_slow_query(claimed[0], answered(claimed[0])).ended == 0
         check_invariants()
 
 
