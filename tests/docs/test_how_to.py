@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from django.dispatch import Signal
 
-from alya_django import registry, signals
-from alya_django.status import Kind
-from alya_django.testing import isolated_registry, process_row
+from alya_django import InvalidInput, Row, batches, register_batch_processor, registry, signals
+from alya_django.status import Kind, Status
+from alya_django.testing import drain, isolated_registry, process_row
+from example_project.bank.models import Account
 from tests.docs import pages
 
 # The code of this page is cut out of the example project.
@@ -105,6 +106,55 @@ class ProcessorsTests:
     def test_key(self) -> None:
         """The payment is asked for under the row's key."""
         assert process_row("bank", "transfer", {"amount": 1}).result == {}
+
+
+class RetriesTests:
+    @pytest.fixture(autouse=True)
+    def page(self) -> None:
+        run("how-to/retries-and-limits.md")
+
+    def test_later(self) -> None:
+        """The row that has no rate is put off, not failed."""
+        assert process_row("bank", "exchange", {"currency": "EUR"}).result == {"rate": "1.00"}
+        assert process_row("bank", "exchange", {"currency": "USD"}).status is Status.QUEUED
+
+    def test_which_exceptions(self) -> None:
+        """A lost connection puts the row off."""
+        assert process_row("bank", "notify", {"host": "down.example.com"}).status is Status.QUEUED
+        assert process_row("bank", "notify", {"host": "example.com"}).status is Status.SUCCESS
+
+    def test_has_the_limits_that_it_shows(self) -> None:
+        """The options are accepted, and are those of the page."""
+        options = {entry.op: entry.options for entry in registry}
+        assert (options["exchange"].max_attempts, options["score"].time_limit) == (5, 30)
+        assert process_row("bank", "score", {"name": "Ada"}).result == {"score": 3}
+
+
+@pytest.mark.django_db(transaction=True)
+class ExactlyOnceTests:
+    @pytest.fixture(autouse=True)
+    def page(self) -> None:
+        run("how-to/exactly-once.md")
+        Account.objects.create(number="BANK", holder="the bank", kind=Account.Kind.BANK)
+
+    def test_the_fee_is_collected_or_not(self) -> None:
+        """Who can pay pays once; who cannot fails, and nothing is changed."""
+        Account.objects.create(number="1", holder="Ada", cents=700)
+        batch_id = batches.submit("bank", "collect-fee", [{"account": "1"}, {"account": "1"}])
+        drain()
+        assert sorted(row.status for row in batches.iter_rows(batch_id)) == [Status.FAILED, Status.SUCCESS]
+        assert dict(Account.objects.values_list("number", "cents")) == {"1": 200, "BANK": 500}
+
+    @pytest.mark.parametrize("options", [{"concurrency": 2}, {"is_async": True}])
+    def test_refuses_what_it_says(self, options: dict[str, Any]) -> None:
+        """Neither threads nor coroutines may be atomic."""
+
+        async def process(row: Row) -> None:
+            """Succeed."""
+
+        processor = process if options.pop("is_async", False) else (lambda row: None)
+        with pytest.raises(InvalidInput):
+            register_batch_processor("bank", "refused", processor, atomic=True, **options)
 
 
 @pytest.mark.slow
