@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -64,7 +65,7 @@ def main() -> None:
     spawn = multiprocessing.get_context("spawn")
     with harness.alya(), ProcessPoolExecutor(CALLERS + WORKERS + 1, spawn, set_up) as processes:
         print(f"seed {options.seed}", flush=True)
-        for number in range(10**6):
+        for number in count():
             seconds = min(ROUND_SECONDS, until - time.monotonic())
             if seconds <= 0:
                 break
@@ -156,7 +157,7 @@ def deadlocks_in_server() -> int:
 
 def call_verbs(seconds: float, seed: str) -> Counts:
     """Call verbs in some threads."""
-    return in_threads(lambda random, counts: Caller(random, counts).call_one(), seconds, seed, "seen_by_callers")
+    return in_threads(lambda dice, counts: Caller(dice, counts).call_one(), seconds, seed, "seen_by_callers")
 
 
 def work(seconds: float, seed: str) -> Counts:
@@ -203,29 +204,29 @@ def counting(counts: Counts, where: str) -> Iterator[None]:
         print(f"{where}: {type(error).__name__}: {error}", flush=True)
 
 
-def work_some(random: random.Random, counts: Counts) -> None:
+def work_some(dice: random.Random, counts: Counts) -> None:
     """Work off a few chunks as a new worker."""
     from alya_django.engine.worker import Worker
 
-    def count(rows: int) -> None:
+    def add(rows: int) -> None:
         counts["rows"] += rows
 
-    with Worker(on_rows=count) as worker:
+    with Worker(on_rows=add) as worker:
         counts["workers"] += 1
-        for _ in range(random.randint(1, CHUNKS_MAX)):
+        for _ in range(dice.randint(1, CHUNKS_MAX)):
             if worker.round() is None and not worker.run_once():
                 time.sleep(REST_SECONDS)
 
 
-def recover_once(random: random.Random, counts: Counts) -> None:
+def recover_once(dice: random.Random, counts: Counts) -> None:
     """Look for the dead, or bury one who is alive."""
     from alya_django.engine.recover import Recovery
     from alya_django.models import Worker, database
 
     recovery = Recovery(database())
     recovered = recovery.recover()
-    if random.random() < REST_SECONDS / DEATHS_EVERY_SECONDS and (numbers := Worker.objects.values_list("pk")):
-        recovered += recovery.bury(random.choice(list(numbers))[0])
+    if dice.random() < REST_SECONDS / DEATHS_EVERY_SECONDS and (numbers := Worker.objects.values_list("pk")):
+        recovered += recovery.bury(dice.choice(list(numbers))[0])
         counts["declared_dead"] += 1
     counts["recovered"] += recovered.rows
     time.sleep(REST_SECONDS)
@@ -234,8 +235,8 @@ def recover_once(random: random.Random, counts: Counts) -> None:
 class Caller:
     """Somebody who calls one verb after the other, on whatever batch."""
 
-    def __init__(self, random: random.Random, counts: Counts) -> None:
-        self._random = random
+    def __init__(self, dice: random.Random, counts: Counts) -> None:
+        self._dice = dice
         self._counts = counts
 
     def call_one(self) -> None:
@@ -251,10 +252,10 @@ class Caller:
             self.abort_query: 2,
             self.read_query: 4,
         }
-        (verb,) = self._random.choices(list(verbs), list(verbs.values()))
+        (verb,) = self._dice.choices(list(verbs), list(verbs.values()))
         self._counts["verbs"] += 1
         self._counts[verb.__name__] += 1
-        with transaction.atomic() if self._random.random() < 0.05 else nullcontext():
+        with transaction.atomic() if self._dice.random() < 0.05 else nullcontext():
             verb()
             if connection.in_atomic_block:
                 transaction.set_rollback(True)
@@ -262,21 +263,21 @@ class Caller:
     def submit(self) -> None:
         from alya_django import batches
 
-        few, many = self._random.randint(1, 60), self._random.randint(300, 1_000)
+        few, many = self._dice.randint(1, 60), self._dice.randint(300, 1_000)
         batches.submit(
             APP,
-            self._random.choice(OPS),
-            range(self._random.choice([few] * 7 + [many])),
-            wait=self._random.random() < 0.3,
-            unique_key=self._random.choice([None, None, f"key {self._random.randint(1, 200)}"]),
-            weight=self._random.choice([0.5, 1.0, 1.0, 100.0]),
+            self._dice.choice(OPS),
+            range(self._dice.choice([few] * 7 + [many])),
+            wait=self._dice.random() < 0.3,
+            unique_key=self._dice.choice([None, None, f"key {self._dice.randint(1, 200)}"]),
+            weight=self._dice.choice([0.5, 1.0, 1.0, 100.0]),
         )
 
     def append(self) -> None:
         from alya_django import batches
 
-        rows = range(self._random.randint(1, 50))
-        batches.append(self._batch("wait"), rows, wait=self._random.random() < 0.7)
+        rows = range(self._dice.randint(1, 50))
+        batches.append(self._batch("wait"), rows, wait=self._dice.random() < 0.7)
 
     def release(self) -> None:
         from alya_django import batches
@@ -291,8 +292,8 @@ class Caller:
     def retry(self) -> None:
         from alya_django import batches
 
-        lines = self._random.choice([None, None, [self._random.randint(1, 14)]])
-        batches.retry(self._batch("failed", "aborted"), lines=lines, wait=self._random.random() < 0.2)
+        lines = self._dice.choice([None, None, [self._dice.randint(1, 14)]])
+        batches.retry(self._batch("failed", "aborted"), lines=lines, wait=self._dice.random() < 0.2)
 
     def read(self) -> None:
         from alya_django import batches
@@ -327,7 +328,7 @@ class Caller:
     def _batch(self, *states: str) -> UUID:
         from alya_django import batches
 
-        return self._choice(batches.recent(APP, self._random.choice(OPS), days=1, limit=LATEST), states)
+        return self._choice(batches.recent(APP, self._dice.choice(OPS), days=1, limit=LATEST), states)
 
     def _query(self, *states: str) -> UUID:
         from alya_django import slow_queries
@@ -341,8 +342,8 @@ class Caller:
         fitting = [details for details in found if details.status in states]
         if not found:
             raise NotFound("There is nothing yet.")
-        is_fitting = fitting and self._random.random() < 0.8
-        chosen: UUID = self._random.choice(fitting if is_fitting else found).id
+        is_fitting = fitting and self._dice.random() < 0.8
+        chosen: UUID = self._dice.choice(fitting if is_fitting else found).id
         return chosen
 
 
