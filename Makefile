@@ -55,6 +55,8 @@ bench: env
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.idle
 	$(BIN)/python -m benchmarks.verbs --minutes 1
+	$(BIN)/python -m benchmarks.recovery
+	$(BIN)/python -m benchmarks.chaos
 	$(BIN)/python -m benchmarks.peers
 
 serve: env

@@ -1,6 +1,8 @@
-"""Processors that take no time, so that what is measured is Alya."""
+"""Processors that take no time, so that what is measured is Alya; and some for workers that are to die."""
 
 import time
+
+from django.db import connection
 
 from alya_django import (
     RetryLater,
@@ -40,3 +42,20 @@ register_batch_processor("benchmarks", "mixed-atomic", mixed, atomic=True, chunk
 def answer(row: Row) -> dict[str, int]:
     """Answer at once."""
     return {"attempt": row.attempt}
+
+
+@register_batch_processor("benchmarks", "stall", max_attempts=100)
+def stall(row: Row) -> float:
+    """Hang until the worker dies, and when run again succeed with the time."""
+    if row.attempt == 1:
+        time.sleep(3_600)
+    return time.time()
+
+
+@register_batch_processor("benchmarks", "effect", max_attempts=1_000)
+@register_batch_processor("benchmarks", "atomic_effect", max_attempts=1_000, atomic=True)
+def effect(row: Row) -> None:
+    """Leave a trace in a table, after some work."""
+    time.sleep(0.002)
+    with connection.cursor() as cursor:
+        cursor.execute("INSERT INTO effects (batch_id, line) VALUES (%s, %s)", [row.batch_id, row.line])

@@ -1,9 +1,11 @@
-"""Settings of the benchmarks: DATABASE_URL and STORAGE_DIR come from the harness, the rest is Django's default."""
+"""Settings of the benchmarks: what the harness sets in the environment, the rest is Django's default."""
 
+import json
 import os
 
 import dj_database_url
 
+ALYA = json.loads(os.environ.get("ALYA", "{}"))
 SECRET_KEY = "benchmarks need no secret"
 USE_TZ = True
 INSTALLED_APPS = ["alya_django", "benchmarks"]

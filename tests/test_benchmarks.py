@@ -13,6 +13,15 @@ from benchmarks.peers import environments
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def run_for_figures(name: str, *arguments: str) -> dict[str, float]:
+    """Run a benchmark and return what its last line tells."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
 @pytest.mark.slow
 class BenchmarkTests:
     @pytest.mark.parametrize(
@@ -48,6 +57,17 @@ class BenchmarkTests:
         figures = json.loads(done.stdout.splitlines()[-1])
         assert figures["verbs"] > 0
         assert [figures[name] for name in ("deadlocks_seen_by_callers", "broken_invariants", "stuck")] == [0, 0, 0]
+
+    def test_chaos_ends_in_a_line_of_json(self) -> None:
+        """A few kills lose nothing, double nothing in an atomic op, and leave nothing behind."""
+        figures = run_for_figures("chaos", "--kills", "3", "--rows", "50")
+        assert (figures["lost"], figures["doubled"], figures["stuck"]) == (0, 0, 0)
+        assert figures["kills"] == 3
+
+    def test_recovery_ends_in_a_line_of_json(self) -> None:
+        """Both kinds of death are measured."""
+        figures = run_for_figures("recovery", "--rounds", "1", "--heartbeat", "0.2")
+        assert figures.keys() >= {"child_killed_s", "host_lost_s"}
 
     def test_without_peers_there_is_ours(self, tmp_path) -> None:
         """Each peer that is not installed is named, with the reason, and the figures are those that there are."""
