@@ -121,10 +121,12 @@ def append(batch_id: UUID | str, rows: Iterable[JSON | BatchInput], *, wait: boo
 
 def release(batch_id: UUID | str) -> int:
     """
-    Let a waiting batch go and return how many rows it has; one that is queued already stays so.
+    Let a waiting or held batch go and return how many rows it has; one that is queued already stays so.
+
+    Of a held batch, only the rows that fail from now on count towards ``max_failed``.
 
     Raises:
-        InvalidState: The batch is running or has ended; carries its status.
+        InvalidState: The batch is running, and not held, or has ended; carries its status.
 
     Source: Alya WaitOff.
     """
@@ -132,9 +134,12 @@ def release(batch_id: UUID | str) -> int:
     store = database()
     with store.transaction():
         batch = Batch.objects.primary().lock(batch_id, Kind.BATCH)
-        if batch.status not in (Status.WAIT, Status.QUEUED):
+        if batch.is_held:
+            Batch.objects.primary().filter(pk=batch_id).let_go(batch.counts()["nfailed"])
+        elif batch.status in (Status.WAIT, Status.QUEUED):
+            Batch.objects.primary().filter(pk=batch_id).update(status=Status.QUEUED)
+        else:
             raise _wrong_state(batch, "is not waiting")
-        Batch.objects.primary().filter(pk=batch_id).update(status=Status.QUEUED)
         _drop_cached(batch_id)
         store.notify()
     return batch.nrows

@@ -29,8 +29,9 @@ class Batch(models.Model):
     Many rows submitted together for one operation; or a slow query, which has one row.
 
     ``turn`` orders the runnable batches: seconds of work over ``weight``. ``drained`` says that no row waits
-    for its first claim. The counts are null until the state is final; until then they are the sum of the
-    progress slots.
+    for its first claim. A batch that ended while it was held keeps ``held_at`` and ``hold_reason``;
+    ``nforgiven`` of its failures were there when it was last released. The counts are null until the state is final;
+    until then they are the sum of the progress slots.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -46,6 +47,7 @@ class Batch(models.Model):
     status = models.CharField(_("status"), max_length=7, choices=Status.choices)
     held_at = models.DateTimeField(_("held at"), null=True, blank=True)
     hold_reason = models.TextField(_("hold reason"), blank=True, default="", db_default="")
+    nforgiven = models.PositiveIntegerField(_("forgiven"), default=0, db_default=0)
     requested_at = models.DateTimeField(_("requested at"), db_default=Now())
     started_at = models.DateTimeField(_("started at"), null=True, blank=True)
     done_at = models.DateTimeField(_("done at"), null=True, blank=True)
@@ -138,6 +140,11 @@ class Batch(models.Model):
         """The first batch of a line of retries: itself, unless it is a child."""
         return self.root_id or self.id
 
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing is claimed from the batch until it is released, because too many of its rows have failed."""
+        return self.held_at is not None and self.status in PENDING
+
     def counts(self, slots: Iterable[BatchProgress] | None = None) -> dict[str, int]:
         """
         Return nsuccess, nfailed and naborted; of an unfinished batch, as far as it has come.
@@ -159,7 +166,7 @@ class Batch(models.Model):
             status=Status(self.status),
             kind=Kind(self.kind),
             nrows=self.nrows,
-            held=self.held_at is not None,
+            held=self.is_held,
             output_files=self.output_files,
             parent=self.parent_id,
             **self.counts(),

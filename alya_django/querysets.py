@@ -22,6 +22,7 @@ Op = tuple[str, str, str]
 """A kind, an app and an op."""
 # A partial index serves only a query that repeats its condition: models and queries have it from here.
 RUNNABLE = Q(kind=Kind.BATCH, status__in=sorted(PENDING), held_at__isnull=True, drained=False)
+HELD = Q(status__in=sorted(PENDING), held_at__isnull=False)
 # The worker's number is the upper half of its claims.
 CLAIMS_PER_WORKER = 2**32
 # A smaller weight counts as this: what is divided by nearly nothing no database can hold.
@@ -57,7 +58,23 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
 
     def asleep(self, rows: BatchRowQuerySet) -> BatchQuerySet:
         """Drained batches that have one of these rows."""
-        return self.filter(Exists(rows.filter(batch=OuterRef("pk"))), status__in=sorted(PENDING), drained=True)
+        return self.unheld().filter(
+            Exists(rows.filter(batch=OuterRef("pk"))), status__in=sorted(PENDING), drained=True
+        )
+
+    def unheld(self) -> BatchQuerySet:
+        return self.filter(held_at__isnull=True)
+
+    def held(self) -> BatchQuerySet:
+        """Running batches that wait to be released because too many of their rows have failed."""
+        return self.filter(HELD)
+
+    def failures(self, slots: BatchProgressQuerySet) -> tuple[int, int]:
+        """Return how many failures of one batch are forgiven, and how many rows have failed so far."""
+        of_one = slots.filter(batch=OuterRef("pk")).order_by().values("batch")
+        failed = Coalesce(Subquery(of_one.values(failed=Sum("nfailed"))), Value(0))
+        nforgiven, nfailed = self.values_list("nforgiven", failed).get()
+        return nforgiven, nfailed
 
     def family_of(self, batch: Batch) -> BatchQuerySet:
         """A batch's first ancestor and all that came of it by retry."""
@@ -104,13 +121,25 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         """
         Turn queued batches to running and return how many were; those that somebody has locked are left.
 
-        They start beside the running batch that is furthest behind: none may claim back the time it was away.
+        They start beside the running batch that is furthest behind.
         """
-        running = self.model._default_manager.using(self.db).filter(RUNNABLE, status=Status.IN_PROGRESS)
         return self.filter(status=Status.QUEUED)._update_free(
-            status=Status.IN_PROGRESS,
-            started_at=Now(),
-            turn=Coalesce(Subquery(running.order_by("turn").values("turn")[:1]), F("turn")),
+            status=Status.IN_PROGRESS, started_at=Now(), turn=self._turn_of_newcomer()
+        )
+
+    def hold(self, reason: str, *, nforgiven: int) -> int:
+        """
+        Hold running batches, unless they are, and return how many were held.
+
+        Not those that were released, with more failures forgiven, since these were counted.
+        """
+        running = self.unheld().filter(status=Status.IN_PROGRESS, nforgiven=nforgiven)
+        return running.update(held_at=Now(), hold_reason=reason)
+
+    def let_go(self, nfailed: int) -> int:
+        """Let held batches go on, and count only what fails from now on."""
+        return self.held().update(
+            held_at=None, hold_reason="", drained=False, nforgiven=nfailed, turn=self._turn_of_newcomer()
         )
 
     def charge(self, seconds: float, *, turn: float) -> int:
@@ -124,7 +153,7 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
 
     def wake(self, rows: BatchRowQuerySet) -> int:
         """Look again into the drained batches of these rows, unless somebody has locked them."""
-        return self.asleep(rows)._update_free(drained=False)
+        return self.asleep(rows)._update_free(drained=False, turn=self._turn_of_newcomer())
 
     def set_drained(self) -> int:
         """Stop looking for rows in these batches, unless somebody has locked them."""
@@ -142,6 +171,18 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         """End a finisher's lease but leave its token: the next one sees that something may lie about."""
         return self.filter(finisher=finisher).update(finisher_until=Now())
 
+    def _turn_of_newcomer(self) -> Greatest:
+        """
+        Return the turn of batches that come, or come back, to be claimed from: none claims back the time it was away.
+
+        That is the turn of the batch that is furthest behind, or where none can be claimed from, of the one that was
+        claimed from last.
+        """
+        running = self.model._default_manager.using(self.db).filter(status=Status.IN_PROGRESS)
+        behind = Subquery(running.filter(RUNNABLE).order_by("turn").values("turn")[:1])
+        ahead = Subquery(running.filter(kind=Kind.BATCH).order_by("-turn").values("turn")[:1])
+        return Greatest(F("turn"), Coalesce(behind, ahead, F("turn")))
+
     def _update_free(self, **values: Any) -> int:
         """Update the batches that nobody has locked, in a transaction of its own or the caller's."""
         with transaction.atomic(using=self.db, savepoint=False):
@@ -155,6 +196,10 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
     def queued(self) -> BatchRowQuerySet:
         """Rows that wait for their first claim."""
         return self.filter(status=Status.QUEUED, retry_at__isnull=True)
+
+    def requeued(self) -> BatchRowQuerySet:
+        """Rows that wait to be claimed again, now or later."""
+        return self.filter(status=Status.QUEUED, retry_at__isnull=False)
 
     def due(self) -> BatchRowQuerySet:
         """Rows that were requeued and may be claimed again by now."""

@@ -18,6 +18,7 @@ from alya_django.admin.paging import KeysetMixin
 from alya_django.admin.read_only import ReadOnlyAdmin, StaticFilter
 from alya_django.exceptions import InvalidInput
 from alya_django.models import Batch
+from alya_django.querysets import HELD
 from alya_django.status import Kind, Status
 from alya_django.validation import check_id
 
@@ -38,6 +39,17 @@ class KindFilter(StaticFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(kind.value, str(kind.label)) for kind in Kind]
+
+
+class HeldFilter(StaticFilter):
+    title = _("held")
+    parameter_name = "held"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("yes", str(_("held")))]
+
+    def choose(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
+        return queryset.filter(HELD)
 
 
 class BatchListMixin(KeysetMixin):
@@ -67,7 +79,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         "requested",
         "done",
     )
-    list_filter = (StateFilter, KindFilter)
+    list_filter = (StateFilter, KindFilter, HeldFilter)
     search_fields = ("id",)
     search_help_text = _("The whole id of a batch.")
     fieldsets = (
@@ -88,6 +100,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
                     "turn",
                     "drained",
                     "held_at",
+                    "nforgiven",
                     "finisher",
                     "finisher_until",
                     "root_link",

@@ -14,7 +14,7 @@ from django.utils.translation import ngettext
 
 from alya_django.answers import ErrorMessage
 from alya_django.models import Batch, BatchRow
-from alya_django.status import PENDING, Status
+from alya_django.status import Status
 from alya_django.validation import JSON
 
 JSON_BYTES_MAX = 2048
@@ -30,7 +30,7 @@ def batch_state(batch: Batch) -> str:
     state = batch.get_status_display()
     if batch.status == Status.WAIT:
         return _("%(state)s, until it is released") % {"state": state}
-    if batch.held_at is not None and batch.status in PENDING:
+    if batch.is_held:
         return _("%(state)s, held") % {"state": state}
     return state
 

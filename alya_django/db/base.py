@@ -21,17 +21,17 @@ Answer = TypeVar("Answer")
 
 # Due rows go first, in the order in which they fell due. One whose worker has died goes alone: the rows before it
 # are claimed without it, it is claimed without the rows behind it, and none waits for ever.
-# Each part repeats that the batch is running: it may have ended since it was chosen.
+# Each part repeats that the batch is running: it may have ended, or been held, since it was chosen.
 CLAIM_ROWS = """
     WITH due AS MATERIALIZED (
         SELECT id, line, retry_at, lost FROM alya_batchrows
         WHERE batch_id = %(batch)s AND status = 'queued' AND retry_at <= {now}
-            AND EXISTS (SELECT 1 FROM alya_batches WHERE id = %(batch)s AND status = 'inprog')
+            AND EXISTS (SELECT 1 FROM alya_batches WHERE id = %(batch)s AND status = 'inprog' AND held_at IS NULL)
         ORDER BY retry_at, line LIMIT %(wanted)s {lock_free}
     ), never_claimed AS MATERIALIZED (
         SELECT id FROM alya_batchrows
         WHERE batch_id = %(batch)s AND status = 'queued' AND retry_at IS NULL AND line > %(after_line)s
-            AND EXISTS (SELECT 1 FROM alya_batches WHERE id = %(batch)s AND status = 'inprog')
+            AND EXISTS (SELECT 1 FROM alya_batches WHERE id = %(batch)s AND status = 'inprog' AND held_at IS NULL)
             AND NOT EXISTS (SELECT 1 FROM due)
         ORDER BY line LIMIT %(wanted)s {lock_free}
     ), chosen AS (

@@ -14,6 +14,7 @@ from alya_django.engine.atomic import Atomic
 from alya_django.engine.claim import Chunk, ClaimedRow
 from alya_django.engine.crew import Crew
 from alya_django.engine.finish import Finisher
+from alya_django.engine.hold import Holder
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
 from alya_django.engine.pace import Pace
 from alya_django.engine.process import NO_WATCH, Processed, Processing, engine_message, process, to_record
@@ -61,6 +62,7 @@ class ChunkRunner:
         self._recorder = recorder
         self._finisher = finisher
         self._atomic = atomic
+        self._holder = Holder()
         self._crew = crew
         self._is_stopping = is_stopping
         self._on_error = on_error
@@ -97,6 +99,7 @@ class ChunkRunner:
             ended += sum(processed.delay is None for processed in piece.done)
             worked += piece.seconds
             self._holds_claim = recorded == offered
+            self._holder.look(chunk, piece.done)
         if offered < len(chunk.rows):
             self._recorder.requeue(chunk.batch.pk, chunk.claim)
         if offered:

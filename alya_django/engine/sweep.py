@@ -58,7 +58,7 @@ class Sweeper:
     def _unserved(self) -> set[Op]:
         batches = self._scope.narrow(Batch.objects.primary()).order_by()
         # Each of the two has an index of its own.
-        pending, untold = batches.filter(status__in=sorted(PENDING)), batches.not_marked_done()
+        pending, untold = batches.unheld().filter(status__in=sorted(PENDING)), batches.not_marked_done()
         op = ("kind", "app", "op")
         asked = set(pending.values_list(*op).union(untold.values_list(*op))) - {entry.key for entry in registry}
         return asked - Worker.objects.primary().alive().ops() if asked else asked
@@ -67,7 +67,7 @@ class Sweeper:
         text = f"No {PROCESSOR_NAMES[Kind(kind)]} is registered for app {app!r} and op {op!r}."
         batches = Batch.objects.primary().filter(kind=kind, app=app, op=op)
         moved = 0
-        for batch_id in batches.filter(status__in=PENDING).values_list("pk", flat=True)[:ROUND_BATCHES]:
+        for batch_id in batches.unheld().filter(status__in=PENDING).values_list("pk", flat=True)[:ROUND_BATCHES]:
             logger.error("%s Batch %s fails.", text, batch_id)
             self._finisher.give_up(batch_id, engine_message(2, "configerror", text))
             moved += 1

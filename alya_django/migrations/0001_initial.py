@@ -55,6 +55,7 @@ class Migration(migrations.Migration):
                 ('status', models.CharField(choices=[('wait', 'wait'), ('queued', 'queued'), ('inprog', 'in progress'), ('success', 'success'), ('failed', 'failed'), ('aborted', 'aborted')], max_length=7, verbose_name='status')),
                 ('held_at', models.DateTimeField(blank=True, null=True, verbose_name='held at')),
                 ('hold_reason', models.TextField(blank=True, db_default='', default='', verbose_name='hold reason')),
+                ('nforgiven', models.PositiveIntegerField(db_default=0, default=0, verbose_name='forgiven')),
                 ('requested_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='requested at')),
                 ('started_at', models.DateTimeField(blank=True, null=True, verbose_name='started at')),
                 ('done_at', models.DateTimeField(blank=True, null=True, verbose_name='done at')),

@@ -95,6 +95,16 @@ class BatchListTests:
         submit()
         assert column(admin_client.get(BATCHES, {"status": "failed"})) == [str(ended)[:8]]
 
+    @pytest.mark.rule("HLD-1")
+    def test_filters_what_is_held(self, admin_client: Client) -> None:
+        """The batches that wait for somebody can be seen alone; one that ended while held does not."""
+        submit()
+        held, over = submit(), submit()
+        change(held, status=Status.IN_PROGRESS, held_at=timezone.now())
+        batches.abort(over)
+        change(over, held_at=timezone.now())
+        assert column(admin_client.get(BATCHES, {"held": "yes"})) == [str(held)[:8]]
+
     def test_filters_by_kind(self, admin_client: Client) -> None:
         """Slow queries can be seen alone."""
         submit()
