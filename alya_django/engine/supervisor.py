@@ -196,6 +196,9 @@ class Supervisor:
         for seat in self._seats:
             if not (self._is_stopping or seat.is_done or seat.child) and time.monotonic() >= seat.begin_at:
                 seat.child = self._begin_child()
+                if self._is_stopping:
+                    # The signal came while it was born, when nobody could pass it on.
+                    seat.child.kill(signal.SIGTERM)
 
     def _begin_child(self) -> Child:
         watch = Watch()

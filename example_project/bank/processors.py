@@ -61,9 +61,11 @@ class TransferProcessor(BatchProcessor):
 
     Input: ``{"debtor": "1001", "creditor": "1002", "amount": "12.34", "text": "Rent"}``.
 
-    ``ledger.post`` opens a transaction of its own, a savepoint where there is one around it. Nothing else is written,
-    so this would also do inside the transaction that records the rows.
+    It is atomic: what ``ledger.post`` writes and what becomes of the row are committed together. The rows of one
+    transaction lock accounts in any order, so workers do meet deadlocks; no transfer fails for one.
     """
+
+    atomic = True
 
     def do_batch_job(self, row: Row) -> RowResult:
         order = row.input

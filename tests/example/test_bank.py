@@ -186,8 +186,8 @@ class OnceTests:
 
 @pytest.mark.django_db(transaction=True)
 class LostOutcomeTests:
-    def test_a_retry_after_a_lost_outcome_moves_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A row that moved its money and then failed succeeds when it is retried; the money moved once."""
+    def test_a_row_that_fails_after_it_has_moved_money_has_moved_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Retried it succeeds; the money has moved once."""
         samples.open_accounts()
         before = balances()["1002"]
         post = ledger.post
@@ -201,7 +201,7 @@ class LostOutcomeTests:
             batch_id = batches.submit("bank", "transfer", [GOOD])
             drain(app="bank", raise_errors=False)
         assert batches.line(batch_id, 1).status is Status.FAILED
-        assert balances()["1002"] == before + 1234
+        assert balances()["1002"] == before
         child = batches.retry(batch_id)
         drain(app="bank")
         assert batches.status(child).status is Status.SUCCESS

@@ -111,7 +111,8 @@ class ServeTests:
         for kind, status in states:
             wait_until(lambda k=kind, s=status: site.count(k, s) == 1, f"{kind} is {status}", seconds=START_SECONDS)
         processes = site.processes()
-        assert len(processes) == 3
+        # The server, and two workers, each with its supervisor.
+        assert len(processes) == 5
         site.process.send_signal(signal.SIGINT)
         assert site.process.wait(30) == 0, site.log.read_text()
         assert not psutil.wait_procs(processes, timeout=0)[1]
