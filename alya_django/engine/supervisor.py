@@ -40,6 +40,7 @@ SOON_SECONDS = 0.1
 # A COMMIT that was under way when its process died shows what it did only now.
 LATE_SECONDS = 1.0
 STALE_SECONDS = 1.0
+TELL_SECONDS = 0.5
 
 
 class Child:
@@ -90,7 +91,7 @@ class Supervisor:
         processes: int,
         scope: Scope,
         restarts: bool = True,
-        on_rows: Callable[[int], None] = lambda rows: None,
+        on_rows: Callable[[int], None] | None = None,
         is_stale: Callable[[], bool] | None = None,
     ) -> None:
         self._work = work
@@ -152,7 +153,8 @@ class Supervisor:
             self.stop()
 
     def _is_over(self) -> bool:
-        return not self._children() and (self._is_stopping or all(seat.is_done for seat in self._seats))
+        is_done = all(seat.is_done for seat in self._seats) and not self._dead
+        return not self._children() and (self._is_stopping or is_done)
 
     def _children(self) -> list[Child]:
         return [seat.child for seat in self._seats if seat.child is not None]
@@ -168,7 +170,7 @@ class Supervisor:
             pid, status = os.waitpid(child.pid, os.WNOHANG)
             if pid:
                 self._on_ended(seat, child, os.waitstatus_to_exitcode(status))
-        if self.rows != self._rows_told:
+        if self._on_rows is not None and self.rows != self._rows_told:
             self._on_rows(self.rows - self._rows_told)
             self._rows_told = self.rows
 
@@ -234,16 +236,23 @@ class Supervisor:
     def _recover_when_due(self) -> None:
         now = time.monotonic()
         for late in [late for late in self._dead if late[0] <= now]:
-            if self._patiently(partial(self._buries_all, *late[1:])):
-                self._dead.remove(late)
+            self._dead.remove(late)
+            self._bury_late(*late[1:])
         if now >= self._recover_at and (self._store.allows_many_writers or not self._children()):
             is_all = self._patiently(lambda: self._recovery.recover().is_all)
             self._recover_at = (
                 now + {None: self._back_off, False: SOON_SECONDS, True: settings.HEARTBEAT_SECONDS}[is_all]
             )
 
-    def _buries_all(self, number: int, overdue: dict[int, float]) -> bool:
-        return self._recovery.bury(number, overdue).is_all
+    def _bury_late(self, number: int, overdue: dict[int, float]) -> None:
+        """Look once more for rows of a dead worker, later again if that was not all; somebody is to work them off."""
+        recovered = self._patiently(partial(self._recovery.bury, number, overdue))
+        if recovered is None or not recovered.is_all:
+            rest = self._back_off if recovered is None else SOON_SECONDS
+            self._dead.append((time.monotonic() + rest, number, overdue))
+        if recovered is not None and recovered.rows:
+            for seat in self._seats:
+                seat.is_done = False
 
     def _patiently(self, act: Callable[[], Answer]) -> Answer | None:
         """Act, and return None if the database is away: it is asked again after a while."""
@@ -266,6 +275,7 @@ class Supervisor:
         now = time.monotonic()
         due = [self._recover_at if self._store.allows_many_writers else now + settings.HEARTBEAT_SECONDS]
         due += [now + STALE_SECONDS] if self._asks_stale is not None else []
+        due += [now + TELL_SECONDS] if self._on_rows is not None else []
         due += [late for late, _, _ in self._dead]
         due += [seat.begin_at for seat in self._seats if seat.child is None and not seat.is_done]
         # A row that begins after this look cannot be overdue before the shortest limit has passed.

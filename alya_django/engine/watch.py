@@ -8,9 +8,10 @@ import time
 
 from alya_django.options import CONCURRENCY_MAX
 
-HEAD = struct.Struct("=qq")
-TIMES = struct.Struct("=dd")
-ROW = struct.Struct("=q")
+# Native ones are written in one piece: who reads while they are written, or after a kill, reads the old or the new.
+HEAD = struct.Struct("@qq")
+TIMES = struct.Struct("@dd")
+ROW = struct.Struct("@q")
 SLOT_BYTES = ROW.size + TIMES.size
 
 
@@ -81,5 +82,5 @@ class Watch(NoWatch):
         self._memory.close()
 
     def _running(self) -> list[tuple[int, float, float]]:
-        slots = struct.iter_unpack("=qdd", self._memory[HEAD.size :])
+        slots = struct.iter_unpack("@qdd", self._memory[HEAD.size :])
         return [slot for slot in slots if slot[0]]

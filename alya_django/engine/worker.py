@@ -195,6 +195,8 @@ class Worker:
     def round(self) -> int | None:
         """Work off one chunk and return how many of its rows ended; None if there was none."""
         self._heartbeat.beat_when_due()
+        if self._heartbeat.is_lost:
+            self._begin_anew()
         chunk = self._claimer.take()
         if chunk is None:
             return None
@@ -224,8 +226,6 @@ class Worker:
         """Work off one chunk or, if there is none, rest until there may be one."""
         if self._may_hold_rows:
             self._heartbeat.beat()
-        if self._heartbeat.is_lost:
-            self._begin_anew()
         if self._may_hold_rows:
             self._recorder.requeue_all()
             # Their batches may be drained: a round that found nothing for that would pass for a good one.
@@ -240,8 +240,8 @@ class Worker:
     def _begin_anew(self) -> None:
         """Work on under another number: this one was taken for dead, and its rows are given to others."""
         logger.warning("Worker %s was taken for dead; it goes on under another name.", self.name)
+        self._recorder.requeue_all()
         self._heartbeat.stop()
-        self._may_hold_rows = False
         self.name = _new_name()
         self._take_number(database(), self._scope.registrations())
 

@@ -63,7 +63,7 @@ class WorkerProcessTests:
         worker = manage("alya_worker", "--drain", "--app", "acceptance")
         output, _ = worker.communicate(timeout=30)
         assert worker.returncode == 0, output
-        assert "acceptance/sleep (batch)." in output
+        assert "acceptance/sleep (batch)" in output
         assert output.splitlines()[-1] == "15 rows ended."
         assert batches.status(mine).status is Status.SUCCESS
         assert batches.status(other).status is Status.QUEUED
