@@ -27,7 +27,7 @@ class RowsLineTests:
         """A file or a pipe gets nothing."""
         stream = io.StringIO()
         with rows_line(stream) as take_in:
-            take_in(5)
+            assert take_in is None
         assert stream.getvalue() == ""
 
     def test_is_silent_without_rich(self, monkeypatch) -> None:
@@ -35,5 +35,5 @@ class RowsLineTests:
         monkeypatch.setitem(sys.modules, "rich.console", None)
         stream = Terminal()
         with rows_line(stream) as take_in:
-            take_in(5)
+            assert take_in is None
         assert stream.getvalue() == ""

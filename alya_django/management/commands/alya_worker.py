@@ -71,20 +71,20 @@ class Command(BaseCommand):
             raise CommandError("SQLite lets one process write at a time: --processes is 1.")
         served = ", ".join(f"{entry} ({entry.kind.label})" for entry in scope.registrations())
         self._say(f"Worker serves {served}.")
+        if options["once"]:
+            self._work_once(scope)
+            return
         with rows_line(sys.stdout) as on_rows:
-            if options["once"]:
-                self._work_once(scope, on_rows)
-            else:
-                self._supervise(scope, on_rows, options)
+            self._supervise(scope, on_rows, options)
 
-    def _work_once(self, scope: Scope, on_rows: Callable[[int], None]) -> None:
-        worker = Worker(scope=scope, beats_alone=True, on_rows=on_rows)
+    def _work_once(self, scope: Scope) -> None:
+        worker = Worker(scope=scope, beats_alone=True)
         for number in SIGNALS:
             signal.signal(number, lambda signum, frame: self._stop(worker))
         with worker:
             worker.run_once()
 
-    def _supervise(self, scope: Scope, on_rows: Callable[[int], None], options: dict[str, Any]) -> None:
+    def _supervise(self, scope: Scope, on_rows: Callable[[int], None] | None, options: dict[str, Any]) -> None:
         max_rows = options["max_rows"] or math.inf
         supervisor = Supervisor(
             Worker.drain if options["drain"] else partial(Worker.run, max_rows=max_rows),
