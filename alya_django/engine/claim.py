@@ -129,11 +129,15 @@ class Claimer:
     def _take_batch_rows(self) -> Chunk | None:
         if not (scope := self._scope(Kind.BATCH)):
             return None
-        for candidate in self._candidates(scope):
+        by_age = next(self._picks) % OLDEST_EVERY == 0
+        for candidate in self._candidates(scope, by_age=by_age):
             batches = Batch.objects.primary().filter(pk=candidate.id)
             if candidate.status == Status.QUEUED and not batches.start():
                 self.met_locks = True
             elif chunk := self._take_rows(candidate):
+                # The oldest may be far ahead of the others: they are not to be moved there.
+                if not by_age:
+                    self._latest_turn = max(self._latest_turn, candidate.turn)
                 return chunk
         return None
 
@@ -143,9 +147,8 @@ class Claimer:
         waiting = rows.queued().values_list(Value(1)).union(rows.due().values_list(Value(1)))
         return bool(self._ask((Kind.SLOW_QUERY, *scope), lambda: waiting[:1]))
 
-    def _candidates(self, scope: list[Key]) -> Iterator[Candidate]:
+    def _candidates(self, scope: list[Key], *, by_age: bool) -> Iterator[Candidate]:
         """Yield the batches to try, best first."""
-        by_age = next(self._picks) % OLDEST_EVERY == 0
 
         def in_order() -> QuerySet[Batch, Any]:
             order = ("requested_at", "id") if by_age else ("turn", "requested_at", "id")
@@ -220,7 +223,6 @@ class Claimer:
         It comes last in the transaction, so that the batch is locked for hardly longer than the commit. What is
         not charged, because somebody has locked the batch, is owed and charged with the next chunk.
         """
-        self._latest_turn = max(self._latest_turn, candidate.turn)
         seconds += self._owed.pop(candidate.id, 0.0)
         if not Batch.objects.primary().filter(pk=candidate.id).charge(seconds, turn=self._latest_turn):
             if len(self._owed) >= BATCHES_OWED:
