@@ -53,6 +53,7 @@ bench: env
 	$(BIN)/python -m benchmarks.throughput --processes 1
 	$(BIN)/python -m benchmarks.finish
 	$(BIN)/python -m benchmarks.latency
+	$(BIN)/python -m benchmarks.fairness
 	$(BIN)/python -m benchmarks.idle
 	$(BIN)/python -m benchmarks.verbs --minutes 1
 	$(BIN)/python -m benchmarks.recovery

@@ -69,6 +69,11 @@ class BenchmarkTests:
         figures = run_for_figures("recovery", "--rounds", "1", "--heartbeat", "0.2")
         assert figures.keys() >= {"child_killed_s", "host_lost_s"}
 
+    def test_the_large_batch_may_be_small(self) -> None:
+        """On few rows the benchmark of fairness still runs to its end."""
+        figures = run_for_figures("fairness", "--rows", "2000", "--queries", "2")
+        assert figures.keys() >= {"slow_query_p99_s", "small_batch_share"}
+
     def test_without_peers_there_is_ours(self, tmp_path) -> None:
         """Each peer that is not installed is named, with the reason, and the figures are those that there are."""
         done = subprocess.run(
