@@ -15,6 +15,7 @@ from alya_django import (
 
 
 @register_batch_processor("benchmarks", "noop")
+@register_batch_processor("benchmarks", "noop-atomic", atomic=True)
 def noop(row: Row) -> None:
     """Succeed."""
 
