@@ -53,8 +53,8 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         slots = self.model.progress.rel.related_model._default_manager.using(self.db)
         # By batch, in a query of its own: joined, the planner would read the slots of all batches there ever were.
         of_one = slots.filter(batch=OuterRef("pk")).order_by().values("batch")
-        ended = of_one.values(ended=Sum(F("nsuccess") + F("nfailed")))
-        return self.filter(status=Status.IN_PROGRESS, nrows=Subquery(ended))
+        ended = of_one.annotate(ended=Sum(F("nsuccess") + F("nfailed"))).values("ended")
+        return self.alias(ended=Coalesce(Subquery(ended), 0)).filter(status=Status.IN_PROGRESS, nrows=F("ended"))
 
     def asleep(self, rows: BatchRowQuerySet) -> BatchQuerySet:
         """Drained batches that have one of these rows."""
