@@ -32,6 +32,13 @@ def later(row: Row) -> int:
     return row.attempt
 
 
+def drain_all() -> None:
+    """Work off all rows, those put off too: SQLite's clock may not see at once that their time has come."""
+    drain(raise_errors=False)
+    while BatchRow.objects.filter(status=Status.QUEUED).update(retry_at=Now() - timedelta(seconds=1)):
+        drain(raise_errors=False)
+
+
 def waits(line: int) -> timedelta:
     """Return how long a row still waits, by the database's clock."""
     row = BatchRow.objects.filter(line=line).annotate(now=Now()).get()
@@ -44,7 +51,7 @@ class RetryLaterTests:
         """It keeps its place in the batch; its neighbours are recorded as they end."""
         register_batch_processor("app", "op", later)
         batch_id = batches.submit("app", "op", [0, 2, 0])
-        assert drain() == 3
+        drain_all()
         check_invariants()
         assert [(row.status, row.result) for row in batches.iter_rows(batch_id)] == [
             (Status.SUCCESS, 1),
@@ -58,7 +65,7 @@ class RetryLaterTests:
         """The last time it fails, in the words of what it raised."""
         register_batch_processor("app", "op", later, max_attempts=2)
         batch_id = batches.submit("app", "op", [5])
-        drain(raise_errors=False)
+        drain_all()
         check_invariants()
         row = batches.line(batch_id, 1)
         message = ErrorMessage("processing_error", vals=("RetryLater: The row was put off.",), msgid=10)
@@ -85,7 +92,7 @@ class RetryLaterTests:
         batches.submit("app", "op", [1])
         drain()
         assert timedelta(seconds=75) < waits(1) <= timedelta(seconds=120)
-        BatchRow.objects.update(retry_at=Now())
+        BatchRow.objects.update(retry_at=Now() - timedelta(seconds=1))
         drain()
         assert timedelta(seconds=155) < waits(1) <= timedelta(seconds=240)
         check_invariants()
@@ -126,8 +133,7 @@ class RetryLaterTests:
         register_batch_processor("app", "op", op, retry_on=(OSError,))
         batch_id = batches.submit("app", "op", [True, False])
         drain(raise_errors=False)
-        BatchRow.objects.filter(status=Status.QUEUED).update(retry_at=Now())
-        drain(raise_errors=False)
+        drain_all()
         check_invariants()
         assert [row.status for row in batches.iter_rows(batch_id)] == [Status.SUCCESS, Status.FAILED]
 
@@ -136,7 +142,7 @@ class RetryLaterTests:
         """It has no answer until it has one."""
         register_slow_query_processor("app", "op", later)
         query_id = slow_queries.submit("app", "op", 1)
-        drain()
+        drain_all()
         check_invariants()
         assert slow_queries.result(query_id).result == 2
 
