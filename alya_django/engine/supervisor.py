@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import signal
@@ -105,6 +106,7 @@ class Supervisor:
         self._is_stopping = False
         self._has_given_up = False
         self._recover_at = time.monotonic()
+        self._late_rows_at = -math.inf
         self._back_off = 1.0
         self._dead: list[tuple[float, int, dict[int, float]]] = []
         self._rows_of_dead = self._rows_told = 0
@@ -183,7 +185,8 @@ class Supervisor:
         child.watch.close()
         if code == 0:
             seat.end(is_early=False)
-            seat.is_done = not self._restarts
+            # One that was about to end when rows came to light has not seen them.
+            seat.is_done = not self._restarts and child.began_at > self._late_rows_at
             return
         logger.error("The worker process %s has died (%s).", child.pid, code)
         recovered = self._bury(number, overdue) if number else 0
@@ -251,6 +254,7 @@ class Supervisor:
             rest = self._back_off if recovered is None else SOON_SECONDS
             self._dead.append((time.monotonic() + rest, number, overdue))
         if recovered is not None and recovered.rows:
+            self._late_rows_at = time.monotonic()
             for seat in self._seats:
                 seat.is_done = False
 
