@@ -73,8 +73,8 @@ class Listener(Protocol):
 
     def fileno(self) -> int: ...
 
-    def drain(self) -> None:
-        """Take in all news so far; raise OSError if the connection is lost."""
+    def drain(self) -> bool:
+        """Take in all news so far and return whether there were any; raise OSError if the connection is lost."""
 
     def close(self) -> None: ...
 
@@ -223,6 +223,20 @@ class Database(ABC):
             with self.connection.cursor() as cursor:
                 cursor.execute(sql, parameters)
                 return list(compiler.apply_converters(cursor.fetchall(), converters))
+
+        return ask
+
+    def prepared_exists(self, queries: Iterable[QuerySet[Any, Any]]) -> Callable[[], list[bool]]:
+        """Return what asks in one statement, again and again, which of some queries find anything."""
+        # One that can find nothing is asked, too: its answer keeps its place.
+        asked = [query.query.exists().get_compiler(self.alias, elide_empty=False).as_sql() for query in queries]
+        sql = f"SELECT {', '.join(f'EXISTS ({part})' for part, _ in asked)}"
+        parameters = [parameter for _, of_part in asked for parameter in of_part]
+
+        def ask() -> list[bool]:
+            with self.connection.cursor() as cursor:
+                cursor.execute(sql, parameters)
+                return list(map(bool, cursor.fetchone()))
 
         return ask
 

@@ -187,13 +187,15 @@ class _Listener:
     def fileno(self) -> int:
         return self._connection.fileno()
 
-    def drain(self) -> None:
+    def drain(self) -> bool:
+        has_news = False
         try:
             self._connection.pgconn.consume_input()
         except psycopg.Error as error:
             raise ConnectionError(str(error)) from error
         while self._connection.pgconn.notifies() is not None:
-            pass
+            has_news = True
+        return has_news
 
     def close(self) -> None:
         self._connection.close()

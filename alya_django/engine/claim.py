@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import QuerySet, TextField, Value
+from django.db.models import QuerySet, TextField
 from django.db.models.functions import Cast, Length, Now
 
 from alya_django.db import Database
@@ -108,13 +108,14 @@ class Claimer:
 
     def _take_slow_query(self) -> Chunk | None:
         scope = self._scope(Kind.SLOW_QUERY)
-        if not (scope and self._is_asked(scope)):
+        is_due, is_queued = self._is_asked(scope) if scope else (False, False)
+        if not (is_due or is_queued):
             return None
         asked = BatchRow.objects.primary().of(scope).filter(line=0).defer("input").annotate(input_text=INPUT_TEXT)
         with self._store.transaction():
-            row = asked.due().order_by("retry_at").lock_free_with_batch().first() or (
-                asked.queued().order_by("id").lock_free_with_batch().first()
-            )
+            row = asked.due().order_by("retry_at").lock_free_with_batch().first() if is_due else None
+            if row is None and is_queued:
+                row = asked.queued().order_by("id").lock_free_with_batch().first()
             if row is None:
                 return None
             claim = next(self._claims)
@@ -141,11 +142,13 @@ class Claimer:
                 return chunk
         return None
 
-    def _is_asked(self, scope: list[Key]) -> bool:
-        """Return whether there is a slow query, at the cost of one statement where there is none."""
-        rows = BatchRow.objects.primary().of(scope).filter(line=0).order_by()
-        waiting = rows.queued().values_list(Value(1)).union(rows.due().values_list(Value(1)))
-        return bool(self._ask((Kind.SLOW_QUERY, *scope), lambda: waiting[:1]))
+    def _is_asked(self, scope: list[Key]) -> list[bool]:
+        """Return whether there are slow queries that are due again, and that are new: one statement for nothing."""
+        name = (Kind.SLOW_QUERY, *scope)
+        if name not in self._questions:
+            rows = BatchRow.objects.primary().of(scope).filter(line=0)
+            self._questions[name] = self._store.prepared_exists([rows.due(), rows.queued()])
+        return self._questions[name]()
 
     def _candidates(self, scope: list[Key], *, by_age: bool) -> Iterator[Candidate]:
         """Yield the batches to try, best first."""

@@ -38,11 +38,10 @@ class Wakeup:
         for end in (self._reader, self._writer):
             end.setblocking(False)
 
-    def wait(self, seconds: float) -> None:
-        """Rest for so long at most: news of work and ``wake`` end it."""
+    def wait(self, seconds: float) -> bool:
+        """Rest for so long at most: news of work and ``wake`` end it; return whether there were news."""
         # What came before it listened nobody told of: look once more.
-        if not self._listen_when_due():
-            self._rest(seconds, self._listener)
+        return not self._listen_when_due() and self._rest(seconds, self._listener)
 
     def rest(self, seconds: float) -> None:
         """Rest for so long, whatever there is to do: only ``wake`` ends it."""
@@ -65,7 +64,7 @@ class Wakeup:
         self._reader.close()
         self._writer.close()
 
-    def _rest(self, seconds: float, listener: Listener | None) -> None:
+    def _rest(self, seconds: float, listener: Listener | None) -> bool:
         poll = select.poll()
         poll.register(self._reader, select.POLLIN)
         if listener is not None:
@@ -73,8 +72,9 @@ class Wakeup:
         ready = {number for number, _ in poll.poll(seconds * 1_000)}
         if self._reader.fileno() in ready:
             self._reader.recv(PIECE_BYTES)
-        if listener is not None and listener.fileno() in ready:
-            self._drain(listener)
+        if listener is None or listener.fileno() not in ready:
+            return False
+        return self._drain(listener)
 
     def _listen_when_due(self) -> bool:
         """Listen if it is time to, and return whether it has just begun."""
@@ -89,12 +89,13 @@ class Wakeup:
         self._back_off = BACK_OFF_SECONDS
         return self._listens
 
-    def _drain(self, listener: Listener) -> None:
+    def _drain(self, listener: Listener) -> bool:
         try:
-            listener.drain()
+            return listener.drain()
         except OSError as error:
             self._drop_listener()
             self._lose(error)
+            return False
 
     def _lose(self, error: OSError) -> None:
         logger.info("Nothing is heard of new work for a while, it is looked for: %s", error)

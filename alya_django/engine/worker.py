@@ -134,7 +134,9 @@ class Worker:
             on_error=self._note,
             watch=self._watch,
         )
-        self._lookout = Lookout(number=number, registrations=registrations, is_usable=self._init_blocks.is_usable)
+        self._lookout = Lookout(
+            store, number=number, registrations=registrations, is_usable=self._init_blocks.is_usable
+        )
         self._heartbeat = Heartbeat(store, number)
         if self._beats_alone:
             self._heartbeat.start()
@@ -233,8 +235,9 @@ class Worker:
             self._may_hold_rows = False
         self._wakeup.forget_news()
         self._sweep_when_due()
-        self._look_when_due()
-        if self.round() is None and not self._sweeper.look():
+        if self.round() is not None:
+            self._look_when_due()
+        elif not self._sweeper.look():
             self._idle()
 
     def _begin_anew(self) -> None:
@@ -264,9 +267,10 @@ class Worker:
             return
         while not self._is_stopping:
             # Workers that started together should not ask together.
-            self._wakeup.wait(settings.POLL_SECONDS * random.uniform(2 / 3, 4 / 3))
+            has_news = self._wakeup.wait(settings.POLL_SECONDS * random.uniform(2 / 3, 4 / 3))
             self._heartbeat.beat_when_due()
-            if self._lookout.sees_work() or self._sweep_when_due():
+            # What is told of is claimed, not asked for.
+            if has_news or self._lookout.sees_work() or self._sweep_when_due():
                 break
 
     def _outlive(self, error: Exception) -> None:

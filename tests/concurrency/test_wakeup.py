@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 from django.db import connection, transaction
 
-from alya_django import batches, register_batch_processor
+from alya_django import Status, batches, register_batch_processor
+from alya_django.engine.lookout import Lookout
 from alya_django.engine.wakeup import Wakeup
 from alya_django.engine.worker import Worker
-from alya_django.models import database
+from alya_django.models import BatchRow, database
 from tests.concurrency.connections import elsewhere, wait_until
 from tests.processors import echo
 
@@ -28,10 +27,8 @@ def wakeup():
 
 
 def is_woken(wakeup: Wakeup) -> bool:
-    """Tell whether a long rest ends before it is over."""
-    until = time.monotonic() + LONG_SECONDS
-    wakeup.wait(LONG_SECONDS)
-    return time.monotonic() < until
+    """Tell whether news end a long rest."""
+    return wakeup.wait(LONG_SECONDS)
 
 
 class WakeupTests:
@@ -74,11 +71,26 @@ class WakeupTests:
         wakeup.forget_news()
         assert not wakeup_has_news(wakeup)
 
+    @pytest.mark.rule("RUN-7")
+    def test_news_are_not_asked_about(self, monkeypatch) -> None:
+        """A worker that is woken by news claims at once."""
+
+        def submit(self, seconds: float) -> bool:
+            batches.submit("app", "op", [1])
+            return True
+
+        monkeypatch.setattr(Wakeup, "wait", submit)
+        monkeypatch.setattr(Lookout, "sees_work", lambda self: pytest.fail("it asks"))
+        register_batch_processor("app", "op", echo)
+        with Worker(on_rows=lambda rows: worker.stop()) as worker:
+            worker.run()
+        assert BatchRow.objects.get().status == Status.SUCCESS
+
     def test_a_lost_listener_is_made_again(self, wakeup) -> None:
         """A connection that the server ends is no error; the worker rests on and listens later."""
         with connection.cursor() as cursor:
             cursor.execute(END_LISTENERS)
-        wait_until(lambda: wakeup.wait(1) or wakeup._listener is None, "the loss is noticed")
+        wait_until(lambda: not wakeup.wait(1) and wakeup._listener is None, "the loss is noticed")
         wakeup._listen_at = 0
         wakeup.wait(LONG_SECONDS)
         batches.submit("app", "op", [1])

@@ -47,6 +47,16 @@ class DatabaseTests:
                 worker.drain()
         assert f"Worker {worker.name} could not give back its rows." in caplog.text
 
+    def test_questions_keep_their_places(self, django_assert_num_queries) -> None:
+        """Several queries are one statement, asked again and again; one that can find nothing has its answer, too."""
+        batch_id = batches.submit("app", "op", [1])
+        there, nothing = Batch.objects.filter(pk=batch_id), Batch.objects.filter(pk__in=[])
+        ask = database("default").prepared_exists([nothing, there, there.exclude(op="op"), there])
+        with django_assert_num_queries(1):
+            assert ask() == [False, True, False, True]
+        there.delete()
+        assert ask() == [False] * 4
+
     def test_one_writer_at_a_time_beats_between_chunks(self, monkeypatch) -> None:
         """Where two connections cannot write side by side, the heartbeat has no thread."""
         store = database("default")

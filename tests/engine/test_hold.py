@@ -14,7 +14,7 @@ from alya_django.engine.hold import Holder
 from alya_django.engine.lookout import Lookout
 from alya_django.engine.process import Processed
 from alya_django.engine.worker import Worker
-from alya_django.models import Batch, BatchRow
+from alya_django.models import Batch, BatchRow, database
 from alya_django.models import Worker as WorkerRecord
 from alya_django.testing import drain, isolated_registry
 from tests.invariants import check_invariants
@@ -116,6 +116,7 @@ class HoldTests:
         Batch.objects.filter(pk=batch_id).update(drained=True)
         with Worker() as worker:
             lookout = Lookout(
+                database(),
                 number=WorkerRecord.objects.get().pk,
                 registrations=worker._scope.registrations(),
                 is_usable=lambda app: True,
