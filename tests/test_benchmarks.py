@@ -74,6 +74,16 @@ class BenchmarkTests:
         figures = run_for_figures("fairness", "--rows", "2000", "--queries", "2")
         assert figures.keys() >= {"slow_query_p99_s", "small_batch_share"}
 
+    def test_latency_ends_in_a_line_of_json(self) -> None:
+        """A few submits are answered."""
+        assert run_for_figures("latency", "--submits", "3").keys() >= {"p50_ms", "p99_ms"}
+
+    def test_idle_ends_in_a_line_of_json(self) -> None:
+        """The statements of an idle worker are counted: there are some."""
+        figures = run_for_figures("idle", "--seconds", "2")
+        assert figures.keys() >= {"cpu_percent", "statements_per_min"}
+        assert figures["statements_per_min"] > 0
+
     def test_without_peers_there_is_ours(self, tmp_path) -> None:
         """Each peer that is not installed is named, with the reason, and the figures are those that there are."""
         done = subprocess.run(
