@@ -36,6 +36,19 @@ class PostgreSQL:
     name: str = "alya"
     user: str = "alya"
     log: Path = Path(os.devnull)
+    data: Path = Path(os.devnull)
+    run_as: str | None = None
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        self._control("-l", self.log, "-t", "60", "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop the server: every connection ends. ``immediate`` is a crash, ``fast`` is what an operator does."""
+        self._control("-m", mode, "stop")
+
+    def _control(self, *arguments: str | Path) -> None:
+        _run([_postgresql_programs() / "pg_ctl", "-D", self.data, "-w", *arguments], self.run_as)
 
     def statements_logged(self) -> int:
         """Return how many statements the log has, where the server logs them."""
@@ -63,8 +76,7 @@ def postgresql(*, fsync: bool = False) -> Iterator[PostgreSQL]:
         run_as = _unprivileged(folder)
         data = Path(folder, "data")
         _run([programs / "initdb", "-D", data, "-U", "alya", "-A", "trust", "-E", "UTF8", "--locale=C"], run_as)
-        log = Path(folder, "log")
-        server = PostgreSQL("127.0.0.1", free_port(), log=log)
+        server = PostgreSQL("127.0.0.1", free_port(), log=Path(folder, "log"), data=data, run_as=run_as)
         options = {
             "listen_addresses": server.host,
             "port": server.port,
@@ -76,12 +88,12 @@ def postgresql(*, fsync: bool = False) -> Iterator[PostgreSQL]:
         }
         with Path(data, "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in options.items())
-        _run([programs / "pg_ctl", "-D", data, "-l", log, "-w", "-t", "60", "start"], run_as)
+        server.start()
         try:
             _run([programs / "createdb", "-h", server.host, "-p", str(server.port), "-U", "alya", "alya"], run_as)
             yield server
         finally:
-            _run([programs / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"], run_as)
+            server.stop()
 
 
 class Outages:

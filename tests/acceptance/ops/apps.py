@@ -10,7 +10,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.db.models.signals import post_init
 
-from alya_django import Row, register_batch_processor, register_slow_query_processor
+from alya_django import Row, RowResult, register_batch_processor, register_slow_query_processor
 
 
 class OpsConfig(AppConfig):
@@ -21,7 +21,12 @@ class OpsConfig(AppConfig):
         if release := getattr(settings, "RELEASE", None):
             register_batch_processor("acceptance", release, sleep)
             return
+        # Not before the models are there. A test does not wait as long as a worker whose storage failed.
+        from alya_django.engine import finish
+
+        finish.STORAGE_REST_SECONDS = float(os.environ.get("ACCEPTANCE_STORAGE_REST_SECONDS", "30"))
         register_batch_processor("acceptance", "sleep", sleep)
+        register_batch_processor("acceptance", "write", write)
         register_slow_query_processor("acceptance", "answer", answer)
         register_batch_processor("acceptance", "perform", perform)
         register_slow_query_processor("acceptance", "perform", perform)
@@ -36,6 +41,11 @@ class OpsConfig(AppConfig):
 def sleep(row: Row) -> None:
     """Take the seconds that the row's input says."""
     time.sleep(row.input)
+
+
+def write(row: Row) -> RowResult:
+    """Give the text that the row's input says to an output file."""
+    return RowResult.success(output_lines={"lines.txt": row.input})
 
 
 def answer(row: Row) -> Any:
