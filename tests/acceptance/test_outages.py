@@ -13,7 +13,8 @@ from django.db import connection, connections
 from django.db.models.functions import Now
 
 from alya_django import Status, batches
-from alya_django.models import Batch, BatchProgress, BatchRow, Worker
+from alya_django.models import BatchProgress, BatchRow, Worker
+from tests.acceptance.questions import is_begun, is_done, is_left
 from tests.concurrency.connections import open_transaction, wait_until
 from tests.invariants import check_invariants
 from tests.network import Proxy, proxy
@@ -32,14 +33,6 @@ END_OTHERS = (
 
 def ended(batch_id) -> int:
     return sum(BatchProgress.objects.filter(batch=batch_id).values_list("nsuccess", flat=True))
-
-
-def is_done(batch_id) -> bool:
-    return not batches.status(batch_id).try_later
-
-
-def is_begun(batch_id) -> bool:
-    return BatchRow.objects.filter(batch=batch_id, status=Status.IN_PROGRESS).exists()
 
 
 def execute(statement: str) -> None:
@@ -213,11 +206,6 @@ def drained(manage) -> str:
 def is_silent(*, seconds: float) -> bool:
     """Tell whether no worker has been heard of for so long."""
     return not Worker.objects.filter(heartbeat__gte=Now() - timedelta(seconds=seconds)).exists()
-
-
-def is_left(batch_id) -> bool:
-    """Tell whether an attempt to finish a batch was given up."""
-    return Batch.objects.filter(pk=batch_id, finisher__isnull=False, finisher_until__lte=Now()).exists()
 
 
 def limit_files(worker, size: int) -> None:

@@ -14,8 +14,15 @@ from alya_django import Status, batches, slow_queries, status_cache
 from alya_django.models import Batch, BatchProgress
 from example_project.flights.management.commands.demo import flights
 from tests import services
+from tests.acceptance.questions import is_done, is_left
 from tests.concurrency.connections import wait_until
 from tests.invariants import check_invariants
+from tests.network import Proxy, proxy
+
+REFUSAL = (
+    b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/xml\r\nConnection: close\r\n\r\n"
+    b"<Error><Code>AccessDenied</Code><Message>Not now.</Message></Error>"
+)
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -45,6 +52,14 @@ def on_s3(environment: dict[str, str], s3: services.S3, settings: Any) -> Iterat
     yield s3
     s3.start()
     _empty(s3)
+
+
+@pytest.fixture
+def way(environment: dict[str, str], on_s3: services.S3) -> Iterator[Proxy]:
+    """The way of the started processes to the S3 server."""
+    with proxy(on_s3.host, on_s3.port) as way:
+        environment["S3_ENDPOINT_URL"] = f"http://{way.host}:{way.port}"
+        yield way
 
 
 def _empty(server: services.S3) -> None:
@@ -130,6 +145,22 @@ class OutageTests:
         assert output.count("The cache 'default' does not answer") <= 5
         check_invariants()
 
+    @pytest.mark.rule("CACHE-5")
+    def test_a_redis_that_is_flushed_while_a_worker_runs(self, on_redis, manage) -> None:
+        """Emptied again and again, it hides nothing: polls never go back, and the end is told."""
+        batch_id = batches.submit("acceptance", "sleep", [0.01] * 300)
+        worker = manage("alya_worker")
+        seen = 0
+        while (summary := batches.status(batch_id)).try_later:
+            assert summary.nsuccess >= seen
+            seen = summary.nsuccess
+            caches["default"].clear()
+            wait_until(lambda: has_progressed(batch_id, min(seen + 50, 300)), "more rows have ended")  # noqa: B023
+        assert (summary.status, summary.nsuccess) == (Status.SUCCESS, 300)
+        worker.terminate()
+        assert worker.wait(30) == 0
+        check_invariants()
+
     @pytest.mark.rule("FIN-3")
     def test_an_s3_that_goes_while_a_worker_runs(self, on_redis, on_s3, manage) -> None:
         """The worker stays, and goes on with what needs no storage; the batch waits, and its files are whole."""
@@ -153,6 +184,40 @@ class OutageTests:
         output, _ = worker.communicate(timeout=30)
         assert worker.returncode == 0, output
         assert f"The output files of {batch_id} wait: the storage failed. " in output
+        check_invariants()
+
+    @pytest.mark.rule("FIN-3")
+    def test_an_s3_that_takes_seconds_to_answer(self, on_s3, way, manage) -> None:
+        """Every answer comes after five seconds: the batch ends later, at the first attempt, with its file."""
+        way.delay_seconds = 5
+        batch_id = batches.submit("acceptance", "write", ["a", "b"])
+        worker = manage("alya_worker")
+        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
+        worker.terminate()
+        output, _ = worker.communicate(timeout=60)
+        assert worker.returncode == 0, output
+        assert "the storage failed" not in output
+        (name,) = batches.status(batch_id).output_files.values()
+        assert content(on_s3, name) == b"a\nb\n"
+        check_invariants()
+
+    @pytest.mark.rule("FIN-3")
+    def test_an_s3_that_refuses(self, environment, on_s3, way, manage) -> None:
+        """It answers that it will not: the batch waits until it does, and the same worker finishes it by itself."""
+        environment["ACCEPTANCE_STORAGE_REST_SECONDS"] = "1"
+        way.answer = REFUSAL
+        batch_id = batches.submit("acceptance", "write", ["a", "b"])
+        worker = manage("alya_worker")
+        wait_until(lambda: is_left(batch_id), "it was tried to finish the batch", seconds=40)
+        assert not is_done(batch_id)
+        way.answer = b""
+        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
+        worker.terminate()
+        output, _ = worker.communicate(timeout=30)
+        assert worker.returncode == 0, output
+        assert f"The output files of {batch_id} wait: the storage failed. " in output
+        assert "AccessDenied" in output
+        assert objects(on_s3) == set(batches.status(batch_id).output_files.values())
         check_invariants()
 
     @pytest.mark.rule("CACHE-9")

@@ -11,6 +11,7 @@ import pytest
 
 from alya_django import Status, batches, slow_queries
 from alya_django.models import BatchRow, Worker
+from tests.acceptance.questions import is_begun, is_done
 from tests.concurrency.connections import wait_until
 from tests.invariants import check_invariants
 
@@ -23,14 +24,6 @@ SHORT = {"HEARTBEAT_SECONDS": 0.3, "WORKER_TTL_SECONDS": 1, "SWEEP_SECONDS": 1, 
 @pytest.fixture
 def environment(environment: dict[str, str]) -> dict[str, str]:
     return {**environment, "ALYA": json.dumps(SHORT)}
-
-
-def is_done(batch_id) -> bool:
-    return not batches.status(batch_id).try_later
-
-
-def is_begun(batch_id) -> bool:
-    return BatchRow.objects.filter(batch=batch_id, status=Status.IN_PROGRESS).exists()
 
 
 def wait_for_child(after: int = 0) -> int:

@@ -6,14 +6,11 @@ import pytest
 
 from alya_django import Status, batches
 from alya_django.models import BatchRow, Worker
+from tests.acceptance.questions import is_begun
 from tests.concurrency.connections import wait_until
 from tests.invariants import check_invariants
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.sqlite]
-
-
-def is_begun(batch_id) -> bool:
-    return BatchRow.objects.filter(batch=batch_id, status=Status.IN_PROGRESS).exists()
 
 
 class WorkerProcessTests:
