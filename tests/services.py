@@ -99,10 +99,13 @@ def postgresql(*, fsync: bool = False) -> Iterator[PostgreSQL]:
 class Outages:
     """A server that can be stopped, frozen and brought back while a test runs."""
 
-    def __init__(self, command: list[str], answers: Callable[[], bool], log: Path, **environment: str) -> None:
+    def __init__(
+        self, command: list[str], answers: Callable[[], bool], log: Path, run_as: str | None = None, **environment: str
+    ) -> None:
         self._command = command
         self._answers = answers
         self._log = log
+        self._run_as = run_as
         self._environment = {**os.environ, **environment}
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -140,6 +143,7 @@ class Outages:
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 self._command,
+                user=self._run_as,
                 cwd=self._log.parent,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -258,6 +262,48 @@ class S3(Outages):
         return True
 
 
+class PgBouncer(Outages):
+    """A pooler in transaction mode before a PostgreSQL: clients share two connections, a transaction at a time."""
+
+    def __init__(self, server: PostgreSQL, port: int, folder: Path, run_as: str | None) -> None:
+        self.host, self.port = "127.0.0.1", port
+        settings = Path(folder, "pgbouncer.ini")
+        settings.write_text(
+            f"""
+            [databases]
+            * = host={server.host} port={server.port} user={server.user}
+            [pgbouncer]
+            listen_addr = {self.host}
+            listen_port = {port}
+            unix_socket_dir =
+            auth_type = any
+            pool_mode = transaction
+            default_pool_size = 2
+            """.replace("            ", "")
+        )
+        command = [str(_pgbouncer_program()), "--quiet", str(settings)]
+        super().__init__(command, self._is_there, Path(folder, "log"), run_as=run_as)
+
+    def _is_there(self) -> bool:
+        try:
+            socket.create_connection((self.host, self.port), timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+
+@contextmanager
+def pgbouncer(server: PostgreSQL) -> Iterator[PgBouncer]:
+    """Start a pgbouncer of its own, from what is installed."""
+    with tempfile.TemporaryDirectory(prefix="alya-pgbouncer-") as folder:
+        run_as = _unprivileged(folder)
+        pooler = _started(lambda: PgBouncer(server, free_port(), Path(folder), run_as))
+        try:
+            yield pooler
+        finally:
+            pooler.stop()
+
+
 @contextmanager
 def redis() -> Iterator[Redis]:
     """Start a Redis of its own, from what is installed, else from the wheel."""
@@ -306,6 +352,15 @@ def free_ports(count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in probes]
 
 
+def _pgbouncer_program() -> Path:
+    found = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+    if found is None:
+        raise ServiceFailed(
+            "pgbouncer was not found: install your system's package; with apt-get, root's `make test` does."
+        )
+    return Path(found)
+
+
 def _redis_program() -> Path:
     found = shutil.which("redis-server")
     if found:
@@ -338,7 +393,7 @@ def _postgresql_programs() -> Path:
 
 
 def _unprivileged(folder: str) -> str | None:
-    """Hand a folder to a user that PostgreSQL runs as: it refuses root."""
+    """Hand a folder to a user that servers run as which refuse root, such as PostgreSQL and pgbouncer."""
     if os.geteuid() != 0:
         return None
     for name in SERVER_USERS:
@@ -348,7 +403,7 @@ def _unprivileged(folder: str) -> str | None:
             continue
         os.chown(folder, user.pw_uid, user.pw_gid)
         return name
-    raise ServiceFailed(f"PostgreSQL does not run as root, and there is no user {' or '.join(SERVER_USERS)}.")
+    raise ServiceFailed(f"This server does not run as root, and there is no user {' or '.join(SERVER_USERS)}.")
 
 
 def _run(command: list[str | Path], run_as: str | None) -> None:

@@ -171,7 +171,8 @@ class PostgreSQL(Database):
             cursor.execute(f"NOTIFY {CHANNEL}")
 
     def _keep_server_alive(self, connection: BaseDatabaseWrapper, **kwargs: Any) -> None:
-        if connection.alias == self.alias:
+        # Behind a pooler in transaction mode the other end is the pooler's, and what is set would stay with it.
+        if connection.alias == self.alias and settings.LISTEN:
             with connection.cursor() as cursor:
                 cursor.execute(SERVER_ALERT)
 
