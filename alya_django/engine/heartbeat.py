@@ -57,9 +57,11 @@ class Heartbeat:
             while not self._is_ending.wait(settings.HEARTBEAT_SECONDS):
                 try:
                     self.beat()
-                except Exception:
-                    # The next beat tries a new connection; what the worker itself meets ends it or not.
-                    logger.warning("A heartbeat failed.", exc_info=True)
+                except Exception as error:
+                    # The next beat tries a new connection; what the worker itself meets ends it or not. An outage
+                    # has many beats: where it came from is the same each time.
+                    is_away = self._store.is_away(error)
+                    logger.warning("A heartbeat failed: %s", error, exc_info=not is_away)
                     self._store.connection.close()
         finally:
             self._store.connection.close()

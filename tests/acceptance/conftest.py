@@ -10,6 +10,7 @@ import pytest
 from django.db import connection
 
 ROOT = Path(__file__).resolve().parents[2]
+PIPE_BYTES = 2**20
 
 
 @pytest.fixture
@@ -42,6 +43,8 @@ def manage(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Pop
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # Nobody reads before the end: what does not fit would block the process.
+            pipesize=PIPE_BYTES,
         )
         started.append(process)
         return process

@@ -42,6 +42,25 @@ class ClaimTests:
         assert drain() == 10
         check_invariants()
 
+    @pytest.mark.rule("CLM-3")
+    def test_looks_again_soon_for_rows_that_are_only_locked(self, monkeypatch) -> None:
+        """A worker that finds nothing else rests for milliseconds, and then has them."""
+        register_batch_processor("app", "op", echo)
+        batch_id = batches.submit("app", "op", range(5))
+        rests: list[float] = []
+
+        with open_transaction(lambda: lock_rows(batch_id, 5)), Worker() as worker:
+
+            def rest(self, seconds: float) -> None:
+                rests.append(seconds)
+                worker.stop()
+
+            monkeypatch.setattr(Wakeup, "rest", rest)
+            worker.run()
+        assert rests == [0.01]
+        assert drain() == 5
+        check_invariants()
+
     @pytest.mark.rule("CLM-2", "FIN-1", "INV-9")
     def test_many_workers_share_batches_without_sharing_a_row(self) -> None:
         """Three workers on three batches of a hundred rows: each row once, more than one at a time."""

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from django.db import OperationalError
 
 from alya_django import Row, Status, batches, register_batch_processor
 from alya_django.engine.worker import Worker
@@ -29,10 +30,13 @@ class HeartbeatTests:
             worker.drain()
         assert batches.status(batch_id).status is Status.SUCCESS
 
-    def test_goes_on_after_a_beat_that_failed(self, settings, monkeypatch, caplog) -> None:
-        """A lost connection is logged, and the next beat uses a new one."""
+    @pytest.mark.parametrize(
+        ("error", "has_traceback"), [(OSError("gone"), True), (OperationalError("the server is gone"), False)]
+    )
+    def test_goes_on_after_a_beat_that_failed(self, settings, monkeypatch, caplog, error, has_traceback) -> None:
+        """It is logged, in one line where the database is away; the next beat uses a new connection."""
         settings.ALYA = {"HEARTBEAT_SECONDS": 0.02}
-        beat, failures = type(WorkerRecord.objects.all()).beat, [OSError("gone")]
+        beat, failures = type(WorkerRecord.objects.all()).beat, [error]
 
         def fail_once(self, rate):
             if failures:
@@ -43,7 +47,9 @@ class HeartbeatTests:
         with Worker(beats_alone=True):
             WorkerRecord.objects.update(heartbeat=LONG_AGO)
             wait_until(lambda: WorkerRecord.objects.get().heartbeat.year > 2000, "the heart beats again")
-        assert "A heartbeat failed." in caplog.text
+        (record,) = [record for record in caplog.records if record.name.startswith("alya_django")]
+        assert record.getMessage() == f"A heartbeat failed: {error}"
+        assert bool(record.exc_info) is has_traceback
 
     @pytest.mark.rule("RUN-5")
     def test_ends_with_the_worker(self, settings) -> None:

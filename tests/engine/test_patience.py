@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.db import InterfaceError, OperationalError, ProgrammingError
 
 from alya_django import Status, batches, register_batch_processor
@@ -108,4 +109,17 @@ class PatienceTests:
         with worker:
             worker.run()
         assert batches.status(batch_id).nsuccess == 0
+        check_invariants()
+
+    @pytest.mark.rule("RUN-3")
+    def test_what_is_no_outage_is_not_waited_out(self, fail, caplog) -> None:
+        """A wait that ends by another error is a failed round, and the next one begins anew."""
+        worker = worked_off(Recording())
+        batch_id = batches.submit("app", "op", range(5))
+        fail(type(database()), "record_rows", OperationalError("lost"))
+        fail(type(database()), "reopen", ImproperlyConfigured("no such engine"))
+        with worker:
+            worker.run()
+        assert "A round failed; the worker tries again." in caplog.text
+        assert batches.status(batch_id).status is Status.SUCCESS
         check_invariants()
