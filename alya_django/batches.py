@@ -131,18 +131,7 @@ def release(batch_id: UUID | str) -> int:
     Source: Alya WaitOff.
     """
     batch_id = check_id(batch_id)
-    store = database()
-    with store.transaction():
-        batch = Batch.objects.primary().lock(batch_id, Kind.BATCH)
-        if batch.is_held:
-            Batch.objects.primary().filter(pk=batch_id).let_go(batch.counts()["nfailed"])
-        elif batch.status in (Status.WAIT, Status.QUEUED):
-            Batch.objects.primary().filter(pk=batch_id).update(status=Status.QUEUED)
-        else:
-            raise _wrong_state(batch, "is not waiting")
-        _drop_cached(batch_id)
-        store.notify()
-    return batch.nrows
+    return database().again(lambda: _release(batch_id))
 
 
 def status(batch_id: UUID | str) -> Summary:
@@ -234,17 +223,8 @@ def retry(batch_id: UUID | str, *, lines: Iterable[int] | None = None, wait: boo
         InvalidInput: One of ``lines`` cannot be retried; names it.
     """
     batch_id = check_id(batch_id)
-    with database().transaction():
-        parent = Batch.objects.primary().find(batch_id, Kind.BATCH)
-        # The oldest first: two retries anywhere in a family wait for each other there.
-        list(Batch.objects.primary().filter(pk__in=[parent.root_batch_id, batch_id]).order_by("requested_at").locked())
-        parent = Batch.objects.primary().find(batch_id, Kind.BATCH)
-        if not Status(parent.status).is_final:
-            raise _wrong_state(parent, "has not ended")
-        rows = BatchRow.objects.primary().to_retry(parent)
-        if lines is not None:
-            rows = _only_lines(rows, lines)
-        return lifecycle.store(_child_of(parent, wait=wait), lambda child: _copy_rows(parent, rows, child))
+    wanted = None if lines is None else _check_lines(lines)
+    return database().again(lambda: _retry(batch_id, wanted, wait=wait))
 
 
 def children(batch_id: UUID | str) -> list[UUID]:
@@ -270,6 +250,35 @@ asubmit = sync_to_async(submit)
 aresult = sync_to_async(result)
 astatus = sync_to_async(status)
 aabort = sync_to_async(abort)
+
+
+def _release(batch_id: UUID) -> int:
+    store = database()
+    with store.transaction():
+        batch = Batch.objects.primary().lock(batch_id, Kind.BATCH)
+        if batch.is_held:
+            Batch.objects.primary().filter(pk=batch_id).let_go(batch.counts()["nfailed"])
+        elif batch.status in (Status.WAIT, Status.QUEUED):
+            Batch.objects.primary().filter(pk=batch_id).update(status=Status.QUEUED)
+        else:
+            raise _wrong_state(batch, "is not waiting")
+        _drop_cached(batch_id)
+        store.notify()
+    return batch.nrows
+
+
+def _retry(batch_id: UUID, lines: set[int] | None, *, wait: bool) -> UUID:
+    with database().transaction():
+        parent = Batch.objects.primary().find(batch_id, Kind.BATCH)
+        # The oldest first: two retries anywhere in a family wait for each other there.
+        list(Batch.objects.primary().filter(pk__in=[parent.root_batch_id, batch_id]).order_by("requested_at").locked())
+        parent = Batch.objects.primary().find(batch_id, Kind.BATCH)
+        if not Status(parent.status).is_final:
+            raise _wrong_state(parent, "has not ended")
+        rows = BatchRow.objects.primary().to_retry(parent)
+        if lines is not None:
+            rows = _only_lines(rows, lines)
+        return lifecycle.store(_child_of(parent, wait=wait), lambda child: _copy_rows(parent, rows, child))
 
 
 def _child_of(parent: Batch, *, wait: bool) -> Batch:
@@ -299,11 +308,15 @@ def _set_nrows(batch: Batch, nrows: int) -> None:
     Batch.objects.primary().filter(pk=batch.id).update(nrows=nrows)
 
 
-def _only_lines(rows: BatchRowQuerySet, lines: Iterable[int]) -> BatchRowQuerySet:
-    """Narrow rows to lines; raise InvalidInput for the first line that is not among them."""
+def _check_lines(lines: Iterable[int]) -> set[int]:
     wanted = {check_line(line) for line in lines}
     if not wanted:
         raise InvalidInput("is empty: there must be a line.", field="lines")
+    return wanted
+
+
+def _only_lines(rows: BatchRowQuerySet, wanted: set[int]) -> BatchRowQuerySet:
+    """Narrow rows to lines; raise InvalidInput for the first line that is not among them."""
     missing = wanted - set(rows.filter(line__in=wanted).values_list("line", flat=True))
     if missing:
         raise InvalidInput("there is no such row to retry.", line=min(missing))

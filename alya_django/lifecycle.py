@@ -164,6 +164,17 @@ def abort(batch_id: UUID | str, kind: Kind) -> Summary:
         AlreadyDone: The batch has ended otherwise, or its rows have and a worker is about to end it.
     """
     batch_id = check_id(batch_id)
+    return database().again(lambda: _abort(batch_id, kind))
+
+
+def tell_finished(batch: Batch) -> None:
+    """Let the cache and the project know of a final state that is committed."""
+    answer = _answer(batch) if batch.kind == Kind.SLOW_QUERY else None
+    status_cache.store(batch.id, batch.summary(), answer)
+    _send(signals.batch_finished, details=batch.details())
+
+
+def _abort(batch_id: UUID, kind: Kind) -> Summary:
     tables = database()
     with tables.transaction():
         tables.shut(batch_id)
@@ -181,13 +192,6 @@ def abort(batch_id: UUID | str, kind: Kind) -> Summary:
         status_cache.drop(batch_id)
         tables.after_commit(lambda: tell_finished(batch))
     return batch.summary()
-
-
-def tell_finished(batch: Batch) -> None:
-    """Let the cache and the project know of a final state that is committed."""
-    answer = _answer(batch) if batch.kind == Kind.SLOW_QUERY else None
-    status_cache.store(batch.id, batch.summary(), answer)
-    _send(signals.batch_finished, details=batch.details())
 
 
 def _answer(query: Batch) -> QueryAnswer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -9,7 +11,7 @@ from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import QuerySet, UUIDField, Value
 
@@ -18,6 +20,9 @@ from alya_django.status import Status
 
 Argument = TypeVar("Argument")
 Answer = TypeVar("Answer")
+
+AGAIN_TIMES = 3
+AGAIN_SECONDS = 0.02
 
 # Due rows go first, in the order in which they fell due. One whose worker has died goes alone: the rows before it
 # are claimed without it, it is claimed without the rows behind it, and none waits for ever.
@@ -101,6 +106,25 @@ class Database(ABC):
         """Open a transaction, or a savepoint inside the caller's."""
         return transaction.atomic(using=self.alias)
 
+    def again(self, act: Callable[[], Answer]) -> Answer:
+        """
+        Act, in transactions of its own, and where one meets a deadlock begin anew, three times at most.
+
+        Inside the caller's transaction it cannot: what the caller has done before is gone with it, so the error is
+        the caller's. The act must bear to be done again, and read nothing that can be read only once.
+        """
+        if self.has_open_transaction():
+            return act()
+        for _ in range(AGAIN_TIMES):
+            try:
+                return act()
+            except DatabaseError as error:
+                if not self.is_deadlock(error):
+                    raise
+            # Those who have met should not meet again.
+            time.sleep(random.uniform(0, AGAIN_SECONDS))
+        return act()
+
     def guarded(self, call: Callable[[Argument], Answer]) -> Callable[[Argument], Answer]:
         """
         Return a call of user code that leaves the connection as it found it.
@@ -145,6 +169,10 @@ class Database(ABC):
     def is_away(self, error: BaseException) -> bool:
         """Return whether an error tells of a database that does not answer just now, rather than of a statement."""
         return isinstance(error, OperationalError | InterfaceError)
+
+    @abstractmethod
+    def is_deadlock(self, error: BaseException) -> bool:
+        """Return whether the database has undone one of several transactions that were in each other's way."""
 
     @abstractmethod
     def is_refusal(self, error: BaseException) -> bool:

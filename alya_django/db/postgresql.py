@@ -64,8 +64,10 @@ SERVER_ALERT = (
 )
 
 OPEN = (TransactionStatus.INTRANS, TransactionStatus.INERROR)
-# A deadlock, a serialization failure, a lock that was waited for too long.
-REFUSALS = frozenset({"40P01", "40001", "55P03"})
+# A deadlock, a serialization failure.
+DEADLOCKS = frozenset({"40P01", "40001"})
+# Also a lock that was waited for as long as the project wants to wait.
+REFUSALS = DEADLOCKS | {"55P03"}
 
 
 class PostgreSQL(Database):
@@ -106,6 +108,9 @@ class PostgreSQL(Database):
         finally:
             connection_created.disconnect(self._keep_server_alive)
             connected["OPTIONS"] = options
+
+    def is_deadlock(self, error: BaseException) -> bool:
+        return getattr(error.__cause__, "sqlstate", None) in DEADLOCKS
 
     def is_refusal(self, error: BaseException) -> bool:
         return getattr(error.__cause__, "sqlstate", None) in REFUSALS

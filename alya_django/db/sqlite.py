@@ -32,6 +32,10 @@ class SQLite(Database):
         code = getattr(error.__cause__, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         return super().is_away(error) and code != sqlite3.SQLITE_ERROR
 
+    def is_deadlock(self, error: BaseException) -> bool:
+        # Who writes is alone, from the beginning of the transaction.
+        return False
+
     def is_refusal(self, error: BaseException) -> bool:
         return getattr(error.__cause__, "sqlite_errorcode", None) in REFUSALS
 

@@ -102,7 +102,7 @@ class Claimer:
         takers = [self._take_slow_query, self._take_batch_rows]
         if self._after_slow_query:
             takers.reverse()
-        chunk = takers[0]() or takers[1]()
+        chunk = self._store.again(takers[0]) or self._store.again(takers[1])
         self._after_slow_query = chunk is not None and chunk.batch.kind == Kind.SLOW_QUERY
         return chunk
 

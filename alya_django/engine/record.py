@@ -69,16 +69,14 @@ class Recorder:
         return written
 
     def insist(self, act: Callable[[], int]) -> int:
-        """Act, and where the database is away again and again; each time the claim is asked anew."""
-        return act() if self._patience is None else self._patience.insist(act)
+        """Act, again after a deadlock, and while the database is away; each time the claim is asked anew."""
+        if self._patience is None:
+            return self._store.again(act)
+        return self._patience.insist(lambda: self._store.again(act))
 
     def requeue(self, batch_id: UUID, claim: int, *, delay: float = 0.0) -> int:
         """Give back the rows that a claim still holds, blaming none."""
-        with self.gate(batch_id):
-            requeued = BatchRow.objects.primary().requeue(claim, delay=timedelta(seconds=delay))
-            if requeued and not delay:
-                self._store.notify()
-        return requeued
+        return self._store.again(lambda: self._requeue(batch_id, claim, delay))
 
     def requeue_all(self) -> int:
         """Give back whatever rows this worker holds, blaming none."""
@@ -88,12 +86,7 @@ class Recorder:
 
     def fail_rest(self, batch_id: UUID, message: ErrorMessage, *, claim: int | None = None) -> int:
         """Fail a batch's queued rows, and those that a claim holds, for a reason that is none of theirs."""
-        with self.gate(batch_id):
-            rest = BatchRow.objects.primary().filter(batch=batch_id).unclaimed_or(claim)
-            nfailed = rest.fail([message.as_json()], self._name)
-            if nfailed:
-                self._store.count_rows(batch_id, self._slot, nfailed=nfailed)
-        return nfailed
+        return self._store.again(lambda: self._fail_rest(batch_id, message, claim))
 
     @contextmanager
     def gate(self, batch_id: UUID) -> Iterator[None]:
@@ -118,3 +111,18 @@ class Recorder:
     ) -> int:
         with self.gate(batch_id):
             return self.write(batch_id, claim, endings, put_off)
+
+    def _requeue(self, batch_id: UUID, claim: int, delay: float) -> int:
+        with self.gate(batch_id):
+            requeued = BatchRow.objects.primary().requeue(claim, delay=timedelta(seconds=delay))
+            if requeued and not delay:
+                self._store.notify()
+        return requeued
+
+    def _fail_rest(self, batch_id: UUID, message: ErrorMessage, claim: int | None) -> int:
+        with self.gate(batch_id):
+            rest = BatchRow.objects.primary().filter(batch=batch_id).unclaimed_or(claim)
+            nfailed = rest.fail([message.as_json()], self._name)
+            if nfailed:
+                self._store.count_rows(batch_id, self._slot, nfailed=nfailed)
+        return nfailed

@@ -120,19 +120,28 @@ class Recovery:
 
     def _take(self, batch_id: UUID, claim: int | None, lost: Counter[str], overdue: Mapping[int, float]) -> Recovered:
         """Fail those of the rows that a dead claim holds that have had their share, and requeue the others."""
+        held = BatchRow.objects.primary().filter(batch=batch_id, claim=claim)
+        taken = self._store.again(lambda: self._requeue(batch_id, claim, held, overdue))
+        if taken is None:
+            return Recovered(is_all=False)
+        requeued, failed, names = taken
+        lost.update(names)
+        Batch.objects.primary().filter(pk=batch_id).wake(BatchRow.objects.primary().filter(batch=batch_id).due())
+        return Recovered(requeued, failed, is_all=not held.exists())
+
+    def _requeue(
+        self, batch_id: UUID, claim: int | None, held: BatchRowQuerySet, overdue: Mapping[int, float]
+    ) -> tuple[int, int, list[str]] | None:
+        """Return how many rows were requeued, how many failed, and whose each was; None if the gate is shut."""
         with self._store.transaction():
             if not self._store.enter(batch_id):
-                return Recovered(is_all=False)
-            held = BatchRow.objects.primary().filter(batch=batch_id, claim=claim)
+                return None
             locked = list(held.lock_free(TRANSACTION_ROWS).values_list("pk", "done_by"))
             rows = held.filter(pk__in=[row_id for row_id, _ in locked])
             failed = _fail_overdue(rows, overdue) if overdue else _fail_worn_out(rows, _attempts(batch_id))
             if failed:
                 self._store.count_rows(batch_id, SLOT, nfailed=failed)
-            requeued = rows.requeue(claim)
-        lost.update(str(done_by) for _, done_by in locked)
-        Batch.objects.primary().filter(pk=batch_id).wake(BatchRow.objects.primary().filter(batch=batch_id).due())
-        return Recovered(requeued, failed, is_all=not held.exists())
+            return rows.requeue(claim), failed, [str(done_by) for _, done_by in locked]
 
     def _tell(self, lost: Counter[str]) -> None:
         for worker, rows in lost.items():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, IntegrityError, connection
+from django.db import DatabaseError, IntegrityError, OperationalError, connection
 
 from alya_django import batches, register_batch_processor, slow_queries
 from alya_django.db import database
@@ -56,6 +56,19 @@ class DatabaseTests:
             assert ask() == [False, True, False, True]
         there.delete()
         assert ask() == [False] * 4
+
+    @pytest.mark.django_db(transaction=True)
+    def test_an_error_that_is_no_deadlock_is_raised_at_once(self) -> None:
+        """Only what other transactions were to blame for is worth another try."""
+        tries = []
+
+        def fail() -> None:
+            tries.append(None)
+            raise OperationalError("gone")
+
+        with pytest.raises(OperationalError, match="gone"):
+            database("default").again(fail)
+        assert len(tries) == 1
 
     def test_one_writer_at_a_time_beats_between_chunks(self, monkeypatch) -> None:
         """Where two connections cannot write side by side, the heartbeat has no thread."""
