@@ -9,12 +9,12 @@ from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db.models import QuerySet, TextField
+from django.db.models import QuerySet, Subquery, TextField, Value
 from django.db.models.functions import Cast, Length, Now
 
 from alya_django.db import Database
 from alya_django.engine.pace import Pace
-from alya_django.models import Batch, BatchRow
+from alya_django.models import Batch, BatchRow, Worker
 from alya_django.querysets import CLAIMS_PER_WORKER
 from alya_django.registry import Key, Registration
 from alya_django.status import Kind, Status
@@ -142,13 +142,25 @@ class Claimer:
                 return chunk
         return None
 
-    def _is_asked(self, scope: list[Key]) -> list[bool]:
+    def _is_asked(self, scope: list[Key]) -> tuple[bool, bool]:
         """Return whether there are slow queries that are due again, and that are new: one statement for nothing."""
-        name = (Kind.SLOW_QUERY, *scope)
-        if name not in self._questions:
+
+        def asked() -> QuerySet[Worker, Any]:
             rows = BatchRow.objects.primary().of(scope).filter(line=0)
-            self._questions[name] = self._store.prepared_exists([rows.due(), rows.queued()])
-        return self._questions[name]()
+            # The first in the order of its index: a union would read all that wait, and if the order were left open
+            # the planner might hope to find one soon from the table's beginning.
+            is_due, is_queued = (
+                Subquery(waiting.order_by(order).values_list(Value(1))[:1])
+                for waiting, order in ((rows.due(), "retry_at"), (rows.queued(), "id"))
+            )
+            return Worker.objects.primary().filter(pk=self._number).values_list(is_due, is_queued)
+
+        answers = self._ask((Kind.SLOW_QUERY, *scope), asked)
+        if not answers:
+            # A worker without a record was declared dead: that is for the next round to find out.
+            return True, True
+        is_due, is_queued = answers[0]
+        return is_due is not None, is_queued is not None
 
     def _candidates(self, scope: list[Key], *, by_age: bool) -> Iterator[Candidate]:
         """Yield the batches to try, best first."""

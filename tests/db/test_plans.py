@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from alya_django import Status, batches, register_batch_processor, slow_queries
@@ -20,6 +22,8 @@ from alya_django.engine.scope import Scope
 from alya_django.engine.sweep import Sweeper
 from alya_django.engine.worker import Worker
 from alya_django.models import Batch, BatchRow, database
+from alya_django.models import Worker as WorkerRecord
+from alya_django.status import Kind
 from alya_django.testing import drain, isolated_registry
 from tests.processors import echo
 
@@ -28,6 +32,19 @@ pytestmark = pytest.mark.slow
 MANY = 190_000
 FEW = 10_000
 FINISHED = 5_000
+# A chunk has 10 rows at first; reading one is counted at the index, at the table, and once more where it is updated.
+FEW_READ = 100
+CROWD = """
+    WITH batches AS (
+        INSERT INTO alya_batches (id, app, op, kind, context, input_file, requested_by, status, nrows, output_files)
+        SELECT GEN_RANDOM_UUID(), 'crowd', CASE kind WHEN 'B' THEN 'op' ELSE 'query' END, kind, '{}', '', '', 'queued',
+            CASE kind WHEN 'B' THEN 10 ELSE 1 END, '{}'
+        FROM (SELECT CASE WHEN n <= 5000 THEN 'B' ELSE 'Q' END AS kind FROM GENERATE_SERIES(1, 15000) AS n) AS kinds
+        RETURNING id, kind
+    )
+    INSERT INTO alya_batchrows (batch_id, line, input)
+    SELECT id, line, '{}' FROM batches, GENERATE_SERIES(0, 10) AS line WHERE (kind = 'Q') = (line = 0)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +93,39 @@ def plans_of(tables: None, db: None, registry):
 
 def is_scan(statement: str, table: str) -> bool:
     """Tell whether a statement would read all of a table."""
-    if not re.match(r"(WITH|SELECT|UPDATE|DELETE)\b", statement):
+    if not is_explained(statement):
         return False
     with connection.cursor() as cursor:
         cursor.execute(f"EXPLAIN (FORMAT JSON) {statement}")
         plan = cursor.fetchone()[0]
-    nodes = [json.loads(plan)[0]["Plan"]] if isinstance(plan, str) else [plan[0]["Plan"]]
+    return any(node["Node Type"] == "Seq Scan" and node.get("Relation Name") == table for node in nodes_of(plan))
+
+
+def rows_read(statement: str) -> int:
+    """Return how many rows of tables a statement reads, whether it wants them or not; nothing of it stays."""
+    if not is_explained(statement):
+        return 0
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+        plan = cursor.fetchone()[0]
+        transaction.set_rollback(True)
+    return sum(
+        node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+        for node in nodes_of(plan)
+        if "Index Name" in node or "Relation Name" in node
+    )
+
+
+def is_explained(statement: str) -> bool:
+    return re.match(r"\W*(WITH|SELECT|UPDATE|DELETE)\b", statement) is not None
+
+
+def nodes_of(plan: str | list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    nodes = [(json.loads(plan) if isinstance(plan, str) else plan)[0]["Plan"]]
     while nodes:
         node = nodes.pop()
-        if node["Node Type"] == "Seq Scan" and node.get("Relation Name") == table:
-            return True
+        yield node
         nodes += node.get("Plans", [])
-    return False
 
 
 class PlanTests:
@@ -151,6 +189,29 @@ class PlanTests:
         """The largest line of a batch is one step in its index."""
         batch_id = batches.submit("plans", "op", range(10), wait=True)
         assert plans_of(lambda: batches.append(batch_id, range(10))) == []
+
+
+class CrowdTests:
+    """5 000 runnable batches of 10 rows and 10 000 queued slow queries at once."""
+
+    @pytest.fixture
+    def crowd(self, db: None) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(CROWD)
+            cursor.execute("ANALYZE alya_batches, alya_batchrows")
+
+    @pytest.mark.rule("CLM-11")
+    def test_a_claim_reads_no_more_than_it_takes(self, crowd: None, registry, make_claimer) -> None:
+        """Of batches by turn and by age, and of slow queries: in every statement a few rows, not the crowd."""
+        register_batch_processor("crowd", "op", echo)
+        register_slow_query("crowd", "query", echo)
+        WorkerRecord.objects.create(pk=1, name="one", host="host", pid=1, version="1")
+        claimer = make_claimer(1)
+        with CaptureQueriesContext(connection) as captured:
+            kinds = Counter(claimer.take().batch.kind for _ in range(20))
+        assert kinds == {Kind.BATCH: 10, Kind.SLOW_QUERY: 10}
+        read = {query["sql"]: rows_read(query["sql"]) for query in captured}
+        assert {statement: rows for statement, rows in read.items() if rows > FEW_READ} == {}
 
 
 def _finished_like(batch: Batch) -> Batch:
