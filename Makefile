@@ -57,6 +57,10 @@ docs: env
 bench: env
 	$(BIN)/python -m benchmarks.submit
 	$(BIN)/python -m benchmarks.throughput --processes 1
+	$(BIN)/python -m benchmarks.throughput --processes 2
+	$(BIN)/python -m benchmarks.throughput --processes 2 --atomic
+	$(BIN)/python -m benchmarks.throughput --processes 2 --rows 1000000 --rounds 3
+	$(BIN)/python -m benchmarks.throughput --processes 2 --history 10000000 --rounds 3
 	$(BIN)/python -m benchmarks.finish
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.fairness

@@ -44,6 +44,12 @@ class BenchmarkTests:
         assert done.returncode == 0, done.stdout + done.stderr
         assert json.loads(done.stdout.splitlines()[-1]).keys() >= keys
 
+    @pytest.mark.parametrize(("arguments", "key"), [(["--atomic"], "vs_plain"), (["--history", "3000"], "vs_100k")])
+    def test_throughput_has_other_sides(self, arguments, key) -> None:
+        """An atomic op beside a plain one, and rows beside a history of others."""
+        figures = run_for_figures("throughput", "--rows", "2000", "--rounds", "1", *arguments)
+        assert figures[key] > 0
+
     def test_verbs_at_random_break_nothing(self) -> None:
         """A few seconds of all verbs beside workers: no deadlock reaches a caller, and no rule is broken."""
         done = subprocess.run(
