@@ -41,7 +41,7 @@ test: env $(PGBOUNCER)
 	$(BIN)/coverage erase
 	$(BIN)/python -m pytest --cov --cov-report=
 	ALYA_TEST_DATABASE=sqlite $(BIN)/python -m pytest -m sqlite --cov --cov-append --cov-report=
-	$(BIN)/coverage report --fail-under=98
+	$(BIN)/coverage report --fail-under=100
 
 lint: env
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from django.db import router, transaction
 from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet, Subquery, Sum, Value
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Coalesce, Greatest, Now
 
 from alya_django.conf import settings
@@ -23,12 +24,11 @@ Op = tuple[str, str, str]
 # A partial index serves only a query that repeats its condition: models and queries have it from here.
 RUNNABLE = Q(kind=Kind.BATCH, status__in=sorted(PENDING), held_at__isnull=True, drained=False)
 HELD = Q(status__in=sorted(PENDING), held_at__isnull=False)
-# The worker's number is the upper half of its claims.
-CLAIMS_PER_WORKER = 2**32
 # A smaller weight counts as this: what is divided by nearly nothing no database can hold.
 WEIGHT_MIN = 1e-6
 # A claim's token is its worker's number above so many bits, and a count below.
 CLAIM_BITS = 32
+CLAIMS_PER_WORKER = 2**CLAIM_BITS
 AnyModel = TypeVar("AnyModel", bound=Model)
 
 
@@ -227,10 +227,6 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
         claimed = self.filter(claim__isnull=False).annotate(number=F("claim").bitrightshift(CLAIM_BITS))
         return claimed.filter(~Exists(workers.filter(pk=OuterRef("number"))))
 
-    def of_worker(self, number: int) -> BatchRowQuerySet:
-        """Rows in progress that the worker of a number has claimed."""
-        return self.filter(claim__gte=number << CLAIM_BITS, claim__lt=(number + 1) << CLAIM_BITS)
-
     def worn_out(self, attempts: int) -> BatchRowQuerySet:
         """Rows that have lost their worker or were put off so many times."""
         return self.alias(faults=F("lost") + F("retries")).filter(faults__gte=attempts)
@@ -273,22 +269,15 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
             retry_at=None,
         )
 
-    def requeue(self, claim: int | None, *, delay: timedelta = timedelta(0)) -> int:
+    def requeue(self, claim: int | None, *, delay: timedelta = timedelta(0), **counts: Combinable) -> int:
         """Give back the rows that a claim still holds, to be claimed again after a delay."""
         return self.filter(claim=claim).update(
-            status=Status.QUEUED, claim=None, claimed_at=None, done_by=None, retry_at=Now() + delay
+            status=Status.QUEUED, claim=None, claimed_at=None, done_by=None, retry_at=Now() + delay, **counts
         )
 
     def put_off(self, claim: int, row_ids: Iterable[int], delay: timedelta) -> int:
         """Give back rows that asked for it, to be claimed again after a delay, and count that they did."""
-        return self.filter(pk__in=list(row_ids), claim=claim).update(
-            status=Status.QUEUED,
-            claim=None,
-            claimed_at=None,
-            done_by=None,
-            retry_at=Now() + delay,
-            retries=F("retries") + 1,
-        )
+        return self.filter(pk__in=list(row_ids)).requeue(claim, delay=delay, retries=F("retries") + 1)
 
     def hold(self, claim: int) -> set[int]:
         """Lock the rows that a claim still holds, until the transaction ends, and return their ids."""

@@ -206,12 +206,14 @@ def counting(counts: Counts, where: str) -> Iterator[None]:
 
 def work_some(dice: random.Random, counts: Counts) -> None:
     """Work off a few chunks as a new worker."""
+    from alya_django.engine.watch import NoWatch
     from alya_django.engine.worker import Worker
 
-    def add(rows: int) -> None:
-        counts["rows"] += rows
+    class Counting(NoWatch):
+        def count(self, rows: int) -> None:
+            counts["rows"] += rows
 
-    with Worker(on_rows=add) as worker:
+    with Worker(watch=Counting()) as worker:
         counts["workers"] += 1
         for _ in range(dice.randint(1, CHUNKS_MAX)):
             if worker.round() is None and not worker.run_once():

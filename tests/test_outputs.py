@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from django.core.files.base import ContentFile
-from django.core.files.storage import FileSystemStorage, InMemoryStorage
+from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storage
 
 from alya_django import (
     BatchInput,
@@ -63,8 +63,8 @@ LOGICAL_NAMES = [
 class PickyStorage(FileSystemStorage):
     """A storage that cannot list, and will not delete."""
 
-    def listdir(self, path):
-        raise NotImplementedError("no listing here")
+    # Django's own answer of a storage that cannot.
+    listdir = Storage.listdir
 
     def delete(self, name):
         raise PermissionError("no deleting here")

@@ -24,6 +24,8 @@ from alya_django import (
     register_slow_query_processor,
     slow_queries,
 )
+from alya_django.options import Options, names
+from alya_django.status import Kind
 from alya_django.testing import drain
 from tests.invariants import check_invariants
 from tests.processors import Recording, RecordingQuery
@@ -46,6 +48,16 @@ def a_row(**values):
             **values,
         }
     )
+
+
+class ProcessorTests:
+    @pytest.mark.parametrize(("base", "kind"), [(BatchProcessor, Kind.BATCH), (SlowQueryProcessor, Kind.SLOW_QUERY)])
+    def test_has_the_options_as_they_are_by_default(self, base, kind):
+        """Whoever reads the class sees all that it may say, and what it says if left alone."""
+        stated = {
+            name: value for name, value in vars(base).items() if not name.startswith("_") and not callable(value)
+        }
+        assert stated == {name: getattr(Options(), name) for name in names(kind)}
 
 
 class RetryLaterTests:

@@ -17,9 +17,9 @@ from alya_django.engine.finish import Finisher
 from alya_django.engine.hold import Holder
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
 from alya_django.engine.pace import Pace
-from alya_django.engine.process import NO_WATCH, Processed, Processing, engine_message, process, to_record
+from alya_django.engine.process import Processed, Processing, engine_message, process, to_record
 from alya_django.engine.record import Recorder
-from alya_django.engine.watch import NoWatch
+from alya_django.engine.watch import NO_WATCH, NoWatch
 from alya_django.status import Kind
 
 logger = logging.getLogger("alya_django.engine")

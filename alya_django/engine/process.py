@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import time
 from asyncio import CancelledError
@@ -18,7 +17,7 @@ from alya_django.answers import ErrorMessage
 from alya_django.conf import settings
 from alya_django.db import RowEnding
 from alya_django.engine.claim import Chunk, ClaimedRow
-from alya_django.engine.watch import NoWatch
+from alya_django.engine.watch import NO_WATCH, NoWatch
 from alya_django.models import Batch, database
 from alya_django.processors import QueryResult, RetryLater, Row, RowFailed, RowResult
 from alya_django.status import Kind, Status
@@ -31,7 +30,6 @@ RETRY_SECONDS_MAX = 3_600.0
 # Whatever ends user code but the end of the process itself: sys.exit() in a row ends the row.
 FAULTS = (Exception, CancelledError, SystemExit)
 MESSAGE_CHARS_MAX = 2_000
-NO_WATCH = NoWatch()
 ANSWERS: dict[Kind, type[RowResult] | type[QueryResult]] = {
     Kind.BATCH: RowResult,
     Kind.SLOW_QUERY: QueryResult,
@@ -87,36 +85,26 @@ class Processing:
     def run(self, claimed: ClaimedRow, call: Callable[[Row], Any], init_block: Any, slot: int = 0) -> Processed:
         """Run one row by the call that processes it."""
         try:
-            row = self._row(claimed, init_block)
-            if self._limit is None:
-                return self._ended(claimed, call(row))
-            self._watch.begin(slot, claimed.id, self._limit)
-            try:
-                returned = call(row)
-            finally:
-                self._watch.end(slot)
-            return self._ended(claimed, returned)
+            return self._ended(claimed, call(self._begun(claimed, init_block, slot)))
         except MemoryError:
             raise
         except FAULTS as error:
             return self.faulty(claimed, error)
+        finally:
+            self._end(slot)
 
     async def arun(
         self, claimed: ClaimedRow, call: Callable[[Row], Awaitable[Any]], init_block: Any, slot: int
     ) -> Processed:
         """Run one row by a coroutine."""
         try:
-            row = self._row(claimed, init_block)
-            self._watch.begin(slot, claimed.id, self._limit or math.inf)
-            try:
-                returned = await call(row)
-            finally:
-                self._watch.end(slot)
-            return self._ended(claimed, returned)
+            return self._ended(claimed, await call(self._begun(claimed, init_block, slot)))
         except MemoryError:
             raise
         except FAULTS as error:
             return self.faulty(claimed, error)
+        finally:
+            self._end(slot)
 
     def faulty(self, claimed: ClaimedRow, error: BaseException) -> Processed:
         """Return what an exception makes of a row: a failure, or another attempt later."""
@@ -124,8 +112,9 @@ class Processing:
             return Processed(RowEnding(claimed.id, Status.QUEUED, None, None, None), delay=self._delay(claimed, error))
         return raised(claimed.id, error)
 
-    def _row(self, claimed: ClaimedRow, init_block: Any) -> Row:
-        return self._make_row(
+    def _begun(self, claimed: ClaimedRow, init_block: Any, slot: int) -> Row:
+        """Return the row to process, and show that it has begun if it may not take as long as it likes."""
+        row = self._make_row(
             line=claimed.line,
             input=json.loads(claimed.input),
             # Each row has a copy of its own: what one does to it is no other's business.
@@ -134,6 +123,13 @@ class Processing:
             attempt=claimed.attempt,
             key=f"{self._root}{claimed.line}",
         )
+        if self._limit is not None:
+            self._watch.begin(slot, claimed.id, self._limit)
+        return row
+
+    def _end(self, slot: int) -> None:
+        if self._limit is not None:
+            self._watch.end(slot)
 
     def _ended(self, claimed: ClaimedRow, returned: Any) -> Processed:
         return _ended(claimed.id, self._kind, returned, self._logical_names)

@@ -1,4 +1,4 @@
-"""Requeue the rows of workers that died. No user code runs here, and no batch is finished."""
+"""Requeue the rows of workers that died. No processor runs here, and no batch is finished."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
 from uuid import UUID
 
 from django.db.models import F, Value
@@ -31,7 +32,8 @@ SLOT = 0
 NONE: Mapping[int, float] = MappingProxyType({})
 
 
-class Recovered(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Recovered:
     """
     What became of rows whose worker is dead.
 
@@ -47,7 +49,7 @@ class Recovered(NamedTuple):
         """How many rows the dead had in hand."""
         return self.requeued + self.failed
 
-    def __add__(self, other: Recovered) -> Recovered:  # type: ignore[override]  # no tuple is meant
+    def __add__(self, other: Recovered) -> Recovered:
         return Recovered(self.requeued + other.requeued, self.failed + other.failed, self.is_all and other.is_all)
 
 
@@ -84,7 +86,7 @@ class Recovery:
         lost = Counter(dict.fromkeys(worker.values_list("name", flat=True), 0))
         if not overdue:
             worker.delete()
-        recovered = self._take_from_dead(BatchRow.objects.primary().of_worker(number), lost, overdue)
+        recovered = self._take_from_dead(BatchRow.objects.primary().held_by(number), lost, overdue)
         # Last where its rows are not to be blamed: whoever finds them without a worker blames them.
         worker.delete()
         self._tell(lost)
@@ -178,9 +180,9 @@ def _attempts(batch_id: UUID) -> int:
 
 def _is_running(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
+        # Somebody else's process is one, too.
+        with suppress(PermissionError):
+            os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
     return True

@@ -80,7 +80,7 @@ class Supervisor:
     """
     Run ``work`` with a worker in each of so many processes, and recover the rows of the dead.
 
-    It has one thread and runs no code of the project: what kills a worker does not kill it. Children end gently when
+    It has one thread and runs no processor: what kills a worker does not kill it. Children end gently when
     it is told to stop, or when it dies itself. One that ends by itself is followed by another if the work
     ``restarts``. It stops, too, when ``is_stale`` says so, which is asked about once a second.
     """

@@ -18,9 +18,6 @@ SLOT_BYTES = ROW.size + TIMES.size
 class NoWatch:
     """Nobody watches: rows may take as long as they like."""
 
-    number = 0
-    rows = 0
-
     def register(self, number: int) -> None:
         """Show the worker's number, which is in all its claims."""
 
@@ -32,6 +29,9 @@ class NoWatch:
 
     def end(self, slot: int) -> None:
         """Show that the row of a slot has ended."""
+
+
+NO_WATCH = NoWatch()
 
 
 class Watch(NoWatch):
@@ -46,12 +46,12 @@ class Watch(NoWatch):
         self._memory = mmap.mmap(-1, HEAD.size + CONCURRENCY_MAX * SLOT_BYTES)
 
     @property
-    def number(self) -> int:  # type: ignore[override]  # read by the other process
+    def number(self) -> int:
         """The worker's number, 0 before it has one."""
         return int(HEAD.unpack_from(self._memory)[0])
 
     @property
-    def rows(self) -> int:  # type: ignore[override]
+    def rows(self) -> int:
         """How many rows have ended."""
         return int(HEAD.unpack_from(self._memory)[1])
 

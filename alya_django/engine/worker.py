@@ -31,12 +31,11 @@ from alya_django.engine.init_blocks import InitBlocks
 from alya_django.engine.lookout import Lookout
 from alya_django.engine.pace import Pace
 from alya_django.engine.patience import Patience
-from alya_django.engine.process import NO_WATCH
 from alya_django.engine.record import GateShut, Recorder
 from alya_django.engine.scope import Scope
 from alya_django.engine.sweep import Sweeper
 from alya_django.engine.wakeup import Wakeup
-from alya_django.engine.watch import NoWatch
+from alya_django.engine.watch import NO_WATCH, NoWatch
 from alya_django.models import Worker as WorkerRecord
 from alya_django.models import database
 from alya_django.registry import Registration
@@ -53,8 +52,8 @@ class Worker:
     Work off the batches and slow queries of a scope, in this thread and on its connection.
 
     A context manager: inside it the worker is registered, at its end rows it still holds are given back and the
-    init blocks closed. With ``beats_alone`` its heartbeat has a thread and a connection of its own; after each
-    chunk ``on_rows`` is told how many rows ended. ``error`` is the first exception of user code, which failed no
+    init blocks closed. With ``beats_alone`` its heartbeat has a thread and a connection of its own, and the rows of
+    some ops threads. ``watch`` is shown how far it is. ``error`` is the first exception of user code, which failed no
     more than its row.
     """
 
@@ -63,7 +62,6 @@ class Worker:
         *,
         scope: Scope | None = None,
         beats_alone: bool = False,
-        on_rows: Callable[[int], None] = lambda rows: None,
         watch: NoWatch = NO_WATCH,
     ) -> None:
         self._scope = scope or Scope()
@@ -71,7 +69,6 @@ class Worker:
         self.name = _new_name()
         self.error: BaseException | None = None
         self._beats_alone = beats_alone
-        self._on_rows = on_rows
         self._is_stopping = False
         self._wake: Callable[[], None] = lambda: None
         self._failures = self._rows = 0
@@ -184,15 +181,13 @@ class Worker:
 
     def drain(self) -> int:
         """Work until nothing can be claimed now, and return how many rows ended."""
-        total = 0
+        before = self._rows
         while not self._is_stopping:
-            rows = self.round()
-            total += rows or 0
-            if rows is None and not self._sweeper.sweep():
+            if self.round() is None and not self._sweeper.sweep():
                 if not self._claimer.met_locks:
                     break
                 self._wakeup.rest(LOCKED_SECONDS)
-        return total
+        return self._rows - before
 
     def round(self) -> int | None:
         """Work off one chunk and return how many of its rows ended; None if there was none."""
@@ -209,7 +204,6 @@ class Worker:
             return 0
         self._rows += rows
         self._heartbeat.count(rows)
-        self._on_rows(rows)
         self._watch.count(rows)
         if django_settings.DEBUG:
             reset_queries()
@@ -227,8 +221,8 @@ class Worker:
     def _turn(self) -> None:
         """Work off one chunk or, if there is none, rest until there may be one."""
         if self._may_hold_rows:
+            # Who was taken for dead meanwhile is to learn it before the next claim.
             self._heartbeat.beat()
-        if self._may_hold_rows:
             self._recorder.requeue_all()
             # Their batches may be drained: a round that found nothing for that would pass for a good one.
             self._sweeper.look()

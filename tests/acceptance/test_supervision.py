@@ -26,6 +26,18 @@ def environment(environment: dict[str, str]) -> dict[str, str]:
     return {**environment, "ALYA": json.dumps(SHORT)}
 
 
+def end(supervisor) -> None:
+    """Stop a supervisor: it ends well."""
+    supervisor.terminate()
+    assert supervisor.wait(30) == 0
+
+
+def wait_for_end(batch_id, query_id) -> None:
+    """Wait until a batch and a slow query have ended."""
+    wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
+    wait_until(lambda: not slow_queries.result(query_id).try_later, "the query has ended", seconds=60)
+
+
 def wait_for_child(after: int = 0) -> int:
     """Wait for a worker with a number above another's, and return its process."""
     wait_until(lambda: Worker.objects.filter(pk__gt=after).exists(), "there is a worker")
@@ -42,8 +54,7 @@ class DeathTests:
         wait_until(lambda: is_begun(batch_id), "a row is in progress")
         os.kill(wait_for_child(), signal.SIGKILL)
         wait_until(lambda: is_done(batch_id), "the batch has ended")
-        supervisor.terminate()
-        assert supervisor.wait(30) == 0
+        end(supervisor)
         assert batches.status(batch_id).status is Status.SUCCESS
         assert set(BatchRow.objects.filter(batch=batch_id).values_list("lost", flat=True)) <= {0, 1}
         check_invariants()
@@ -55,10 +66,8 @@ class DeathTests:
         batch_id = batches.submit("acceptance", "perform", ["sleep", "die", "sleep", "sleep", "sleep"])
         query_id = slow_queries.submit("acceptance", "perform", "die")
         supervisor = manage("alya_worker")
-        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
-        wait_until(lambda: not slow_queries.result(query_id).try_later, "the query has ended", seconds=60)
-        supervisor.terminate()
-        assert supervisor.wait(30) == 0
+        wait_for_end(batch_id, query_id)
+        end(supervisor)
         rows = list(batches.iter_rows(batch_id))
         assert [row.status for row in rows] == [Status.SUCCESS, Status.FAILED, *[Status.SUCCESS] * 3]
         assert [(message.msgid, message.vals) for message in rows[1].messages] == [
@@ -74,10 +83,8 @@ class DeathTests:
         batch_id = batches.submit("acceptance", "limited", ["sleep", "hang", "sleep", "sleep"])
         query_id = slow_queries.submit("acceptance", "limited", "hang")
         supervisor = manage("alya_worker")
-        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
-        wait_until(lambda: not slow_queries.result(query_id).try_later, "the query has ended", seconds=60)
-        supervisor.terminate()
-        assert supervisor.wait(30) == 0
+        wait_for_end(batch_id, query_id)
+        end(supervisor)
         rows = list(batches.iter_rows(batch_id))
         assert [row.status for row in rows] == [Status.SUCCESS, Status.FAILED, Status.SUCCESS, Status.SUCCESS]
         assert [(message.msgid, message.vals) for message in rows[1].messages] == [
@@ -102,8 +109,7 @@ class DeathTests:
                 Status.SUCCESS,
                 Status.SUCCESS,
             ]
-        supervisor.terminate()
-        assert supervisor.wait(30) == 0
+        end(supervisor)
         check_invariants()
 
     @pytest.mark.rule("RUN-9")
@@ -132,8 +138,7 @@ class DeathTests:
         lost.wait(10)
         other = manage("alya_worker", "--processes", "2")
         wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
-        other.terminate()
-        assert other.wait(30) == 0
+        end(other)
         assert batches.status(batch_id).status is Status.SUCCESS
         check_invariants()
 
@@ -151,8 +156,7 @@ class DeathTests:
         wait_until(lambda: Worker.objects.filter(pid=frozen.pid).exists(), "it has another name")
         wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
         for supervisor in supervisors:
-            supervisor.terminate()
-            assert supervisor.wait(30) == 0
+            end(supervisor)
         assert batches.status(batch_id).nsuccess == 30
         check_invariants()
 

@@ -11,7 +11,7 @@ from alya_django.answers import ErrorMessage
 from alya_django.db import PostgreSQL, RowEnding
 from alya_django.engine.claim import Claimer
 from alya_django.engine.record import Recorder
-from alya_django.engine.recover import Recovery
+from alya_django.engine.recover import Recovered, Recovery
 from alya_django.models import Batch, BatchRow, database
 from alya_django.querysets import BatchQuerySet, BatchRowQuerySet
 from alya_django.status import Kind
@@ -21,14 +21,6 @@ from tests.invariants import check_invariants
 from tests.processors import echo, fail_odd
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("registry")]
-
-
-@pytest.fixture
-def chunk(make_claimer):
-    """Rows of a batch in the hands of worker 1; two more are queued."""
-    register_batch_processor("app", "op", echo)
-    batches.submit("app", "op", range(12))
-    return make_claimer(1).take()
 
 
 @pytest.fixture
@@ -160,7 +152,7 @@ class RefusalTests:
     def test_a_recovery_runs_again(self, chunk, refuse) -> None:
         """A death is counted once."""
         left = refuse(BatchRowQuerySet, "requeue", DeadlockDetected())
-        assert Recovery(database()).recover() == (10, 0, True)
+        assert Recovery(database()).recover() == Recovered(10, 0, True)
         assert left == []
         assert BatchRow.objects.filter(lost=1).count() == 10
         check_invariants()

@@ -4,7 +4,7 @@ import pytest
 
 from alya_django import Row, Status, batches, register_batch_processor
 from alya_django.db import RowEnding
-from alya_django.engine.recover import Recovery
+from alya_django.engine.recover import Recovered, Recovery
 from alya_django.models import BatchRow, database
 from alya_django.models import Worker as WorkerRecord
 from alya_django.testing import drain
@@ -45,8 +45,8 @@ class RecoveryTests:
         endings = [RowEnding(row.id, Status.SUCCESS, "{}", None, None) for row in chunk.rows[:2]]
         with open_transaction(lambda: make_recorder(7).record(batch_id, chunk.claim, endings)) as recorded:
             assert recorded == 2
-            assert Recovery(database()).recover() == (3, 0, False)
-        assert Recovery(database()).recover() == (0, 0, True)
+            assert Recovery(database()).recover() == Recovered(3, 0, False)
+        assert Recovery(database()).recover() == Recovered(0, 0, True)
         assert BatchRow.objects.filter(status=Status.SUCCESS).count() == 2
         check_invariants()
 
@@ -58,7 +58,7 @@ class RecoveryTests:
         with open_transaction(Recovery(database()).recover) as recovered:
             late = elsewhere(lambda: make_recorder(7).record(batch_id, chunk.claim, endings))
             wait_until(somebody_waits_for_a_lock, "the record waits for the recovery")
-        assert (recovered, late.result(DEADLINE_SECONDS)) == ((5, 0, True), 0)
+        assert (recovered, late.result(DEADLINE_SECONDS)) == (Recovered(5, 0, True), 0)
         assert drain() == 5
         check_invariants()
 
@@ -86,7 +86,7 @@ class RecoveryTests:
         register_batch_processor("app", "op", look)
         batch_id = batches.submit("app", "op", range(20))
         assert drain() == 20
-        assert set(found) == {(0, 0, True)}
+        assert set(found) == {Recovered(0, 0, True)}
         assert set(BatchRow.objects.filter(batch=batch_id).values_list("attempts", "lost")) == {(1, 0)}
         check_invariants()
 
@@ -97,7 +97,7 @@ class RecoveryTests:
         with open_transaction(Recovery(database()).recover) as recovered:
             aborted = elsewhere(lambda: batches.abort(batch_id))
             wait_until(somebody_waits_for_a_lock, "the abort waits for the recovery")
-        assert recovered == (5, 0, True)
+        assert recovered == Recovered(5, 0, True)
         assert aborted.result(DEADLINE_SECONDS).naborted == 5
         check_invariants()
 
@@ -105,8 +105,8 @@ class RecoveryTests:
     def test_a_claim_in_flight_is_found_in_the_next_round(self, batch_id, make_claimer) -> None:
         """A worker that is removed while it claims leaves nothing behind."""
         with open_transaction(make_claimer(7).take):
-            assert Recovery(database()).recover() == (0, 0, True)
-        assert Recovery(database()).recover() == (5, 0, True)
+            assert Recovery(database()).recover() == Recovered(0, 0, True)
+        assert Recovery(database()).recover() == Recovered(5, 0, True)
         check_invariants()
 
     @pytest.mark.rule("REC-1")
@@ -114,7 +114,7 @@ class RecoveryTests:
         """The gate is shut: recovery passes on, and finds nothing once the batch is aborted."""
         make_claimer(7).take()
         with open_transaction(lambda: batches.abort(batch_id)):
-            assert Recovery(database()).recover() == (0, 0, False)
-        assert Recovery(database()).recover() == (0, 0, True)
+            assert Recovery(database()).recover() == Recovered(0, 0, False)
+        assert Recovery(database()).recover() == Recovered(0, 0, True)
         assert batches.status(batch_id).naborted == 5
         check_invariants()

@@ -41,14 +41,6 @@ def waiting():
 
 
 @pytest.fixture
-def chunk(make_claimer):
-    """Rows of a batch in the hands of worker 1; two more are queued."""
-    register_batch_processor("app", "op", echo)
-    batches.submit("app", "op", range(12))
-    return make_claimer(1).take()
-
-
-@pytest.fixture
 def complete(chunk, make_claimer):
     """The id of a batch whose rows have ended and which nobody has finished."""
     record(chunk)

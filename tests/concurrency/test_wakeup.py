@@ -6,6 +6,7 @@ from django.db import connection, transaction
 from alya_django import Status, batches, register_batch_processor
 from alya_django.engine.lookout import Lookout
 from alya_django.engine.wakeup import Wakeup
+from alya_django.engine.watch import NoWatch
 from alya_django.engine.worker import Worker
 from alya_django.models import BatchRow, database
 from tests.concurrency.connections import elsewhere, wait_until
@@ -82,7 +83,9 @@ class WakeupTests:
         monkeypatch.setattr(Wakeup, "wait", submit)
         monkeypatch.setattr(Lookout, "sees_work", lambda self: pytest.fail("it asks"))
         register_batch_processor("app", "op", echo)
-        with Worker(on_rows=lambda rows: worker.stop()) as worker:
+        watch = NoWatch()
+        watch.count = lambda rows: worker.stop()
+        with Worker(watch=watch) as worker:
             worker.run()
         assert BatchRow.objects.get().status == Status.SUCCESS
 

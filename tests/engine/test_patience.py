@@ -6,6 +6,7 @@ from django.db import InterfaceError, OperationalError, ProgrammingError
 
 from alya_django import Status, batches, register_batch_processor
 from alya_django.engine.chunk import ChunkRunner
+from alya_django.engine.watch import NoWatch
 from alya_django.engine.worker import Worker
 from alya_django.models import BatchRow, database
 from tests.invariants import check_invariants
@@ -39,7 +40,9 @@ def fail(monkeypatch):
 
 def worked_off(recording: Recording) -> Worker:
     """Run a worker of its own until the batches have ended."""
-    worker = Worker(beats_alone=True, on_rows=lambda rows: rows and worker.stop())
+    watch = NoWatch()
+    watch.count = lambda rows: rows and worker.stop()
+    worker = Worker(beats_alone=True, watch=watch)
     register_batch_processor("app", "op", recording)
     return worker
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+
 import pytest
 
 from alya_django import ErrorMessage, Status, batches, register_batch_processor
 from alya_django.db import RowEnding
-from alya_django.engine.recover import Recovery
+from alya_django.engine.recover import Recovered, Recovery
 from alya_django.models import BatchRow, database
 from alya_django.models import Worker as WorkerRecord
 from alya_django.signals import worker_lost
@@ -37,7 +41,7 @@ class RecoveryTests:
     def test_requeues_the_rows_of_a_silent_worker(self, recovery, batch_id, make_claimer) -> None:
         """They are queued again with one death to their name, the record is gone, and others work them off."""
         make_claimer(make_worker(heartbeat=LONG_AGO).pk).take()
-        assert recovery.recover() == (5, 0, True)
+        assert recovery.recover() == Recovered(5, 0, True)
         rows = BatchRow.objects.filter(batch=batch_id)
         assert {(row.status, row.lost, row.done_by) for row in rows} == {(Status.QUEUED, 1, None)}
         assert not WorkerRecord.objects.exists()
@@ -48,7 +52,7 @@ class RecoveryTests:
     def test_leaves_a_live_worker_alone(self, recovery, batch_id, make_claimer) -> None:
         """Its record and its rows stay."""
         make_claimer(make_worker().pk).take()
-        assert recovery.recover() == (0, 0, True)
+        assert recovery.recover() == Recovered(0, 0, True)
         assert WorkerRecord.objects.exists()
         assert BatchRow.objects.filter(status=Status.IN_PROGRESS).count() == 5
 
@@ -56,7 +60,7 @@ class RecoveryTests:
     def test_requeues_rows_whose_worker_nobody_knows(self, recovery, batch_id, make_claimer) -> None:
         """A claim that was on its way when its worker was removed is found by its number."""
         make_claimer(7).take()
-        assert recovery.recover() == (5, 0, True)
+        assert recovery.recover() == Recovered(5, 0, True)
 
     @pytest.mark.rule("REC-5")
     def test_a_late_outcome_is_refused(self, recovery, batch_id, make_claimer, make_recorder) -> None:
@@ -72,7 +76,7 @@ class RecoveryTests:
         """Message 11 tells how many; the last of them stays in ``done_by``, and a sweep finishes the batch."""
         BatchRow.objects.filter(batch=batch_id, line=2).update(lost=2)
         make_claimer(7).take()
-        assert recovery.recover() == (4, 1, True)
+        assert recovery.recover() == Recovered(4, 1, True)
         line = batches.line(batch_id, 2)
         expected = ErrorMessage("processing_error", vals=("The worker of the row died 3 times.",), msgid=11)
         assert (line.status, line.messages, line.done_by) == (Status.FAILED, (expected,), "worker-7")
@@ -85,7 +89,7 @@ class RecoveryTests:
         """However lately it was heard of."""
         worker = make_worker()
         make_claimer(worker.pk).take()
-        assert recovery.bury(worker.pk) == (5, 0, True)
+        assert recovery.bury(worker.pk) == Recovered(5, 0, True)
         assert not WorkerRecord.objects.exists()
         check_invariants()
 
@@ -94,8 +98,8 @@ class RecoveryTests:
         """A round is bounded, by claims and by the rows of a transaction."""
         monkeypatch.setattr("alya_django.engine.recover.TRANSACTION_ROWS", 3)
         make_claimer(7).take()
-        assert recovery.recover() == (3, 0, False)
-        assert recovery.recover() == (2, 0, True)
+        assert recovery.recover() == Recovered(3, 0, False)
+        assert recovery.recover() == Recovered(2, 0, True)
         check_invariants()
 
     def test_tells_whom_it_lost(self, recovery, batch_id, make_claimer) -> None:
@@ -111,3 +115,17 @@ class RecoveryTests:
         recovery.recover()
         worker_lost.disconnect(hear)
         assert heard == [("worker-1", 5)]
+
+    @pytest.mark.rule("REC-3")
+    def test_finds_by_their_processes_who_of_this_host_is_dead(self, recovery, batch_id, make_claimer) -> None:
+        """Where nobody may write beside a worker that lives, one that does not must be known before one begins."""
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        host = socket.gethostname()
+        of_dead = WorkerRecord.objects.create(name="dead", host=host, pid=ended.pid)
+        for name, place, pid in (("alive", host, os.getpid()), ("elsewhere", "host", ended.pid)):
+            WorkerRecord.objects.create(name=name, host=place, pid=pid)
+        make_claimer(of_dead.pk).take()
+        assert recovery.bury_gone() == Recovered(5, 0, True)
+        assert set(WorkerRecord.objects.values_list("name", flat=True)) == {"alive", "elsewhere"}
+        check_invariants()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from django.db import OperationalError, connection
@@ -82,6 +83,62 @@ class OutageTests:
         assert caplog.text.count("The rows of the dead wait") == 2
         assert len(calls) == 3
         assert batches.status(batch_id).nsuccess == 3
+
+
+class StopTests:
+    @pytest.mark.rule("RUN-4")
+    def test_a_second_signal_kills_what_still_runs(self, monkeypatch) -> None:
+        """It does not wait for the row in hand, and then the signal takes its course."""
+        parent, course = os.getpid(), []
+        kill = os.kill
+
+        def note_own(pid: int, signum: int) -> None:
+            if pid == os.getpid() == parent:
+                course.append(signum)
+            else:
+                kill(pid, signum)
+
+        def hang(row: Row) -> None:
+            for _ in range(2):
+                kill(parent, signal.SIGTERM)
+                time.sleep(0.2)
+            time.sleep(3_600)
+
+        monkeypatch.setattr(module.os, "kill", note_own)
+        register_batch_processor("app", "op", hang)
+        batches.submit("app", "op", [1])
+        before = signal.getsignal(signal.SIGTERM)
+        assert draining().run()
+        assert course == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is before
+
+    @pytest.mark.rule("RUN-4")
+    def test_a_signal_while_a_child_is_born_reaches_it(self, monkeypatch) -> None:
+        """Nobody could pass it on at that moment."""
+        close_all = module.connections.close_all
+
+        def close_and_stop() -> None:
+            close_all()
+            supervisor.stop()
+
+        monkeypatch.setattr(module.connections, "close_all", close_and_stop)
+        register_batch_processor("app", "op", echo)
+        batch_id = batches.submit("app", "op", [1] * 2_000)
+        supervisor = Supervisor(Worker.run, processes=1, scope=Scope())
+        assert supervisor.run()
+        assert batches.status(batch_id).try_later
+
+    def test_an_error_of_its_own_is_raised(self, monkeypatch) -> None:
+        """What is no outage is not waited out, and no worker stays behind."""
+
+        def fail(self) -> Recovered:
+            raise LookupError("a fault")
+
+        monkeypatch.setattr(Recovery, "recover", fail)
+        register_batch_processor("app", "op", echo)
+        with pytest.raises(LookupError, match="a fault"):
+            draining().run()
+        assert not WorkerRecord.objects.exists()
 
 
 class LostTests:

@@ -42,4 +42,4 @@ class WatchTests:
         watch.count(1)
         watch.begin(0, 1, 1)
         watch.end(0)
-        assert (watch.number, watch.rows) == (0, 0)
+        assert vars(watch) == {}

@@ -8,7 +8,10 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 from alya_django import Row, Status, batches, register_batch_processor, register_slow_query_processor
-from alya_django.models import Worker
+from alya_django.engine import supervisor
+from alya_django.engine import worker as engine_worker
+from alya_django.management.commands import alya_worker
+from alya_django.models import Worker, database
 from tests.concurrency.connections import wait_until
 from tests.processors import echo
 
@@ -59,6 +62,44 @@ class AlyaWorkerTests:
         assert [row.status for row in batches.iter_rows(batch_id)] == [Status.SUCCESS, Status.QUEUED]
         assert signal.getsignal(signal.SIGTERM) is before
         assert not Worker.objects.exists()
+
+    def test_once_ends_gently_at_a_signal(self) -> None:
+        """It needs no supervisor for that; a second signal has its ordinary effect."""
+        register_batch_processor("app", "op", lambda row: signal.raise_signal(signal.SIGTERM))
+        batch_id = batches.submit("app", "op", [1, 2])
+        call_command("alya_worker", "--once")
+        assert [row.status for row in batches.iter_rows(batch_id)] == [Status.SUCCESS, Status.QUEUED]
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    def test_begins_anew_when_a_file_has_changed(self, monkeypatch) -> None:
+        """All workers have stopped by then."""
+        begun = []
+        monkeypatch.setattr(alya_worker.Files, "have_changed", lambda self: True)
+        monkeypatch.setattr(alya_worker, "begin_anew", lambda: begun.append(Worker.objects.count()))
+        register_batch_processor("app", "op", echo)
+        call_command("alya_worker", "--reload")
+        assert begun == [0]
+
+    @pytest.mark.rule("RUN-9")
+    def test_fails_where_workers_cannot_live(self, monkeypatch) -> None:
+        """It says so, and leaves nothing running."""
+
+        def die(self) -> None:
+            raise RuntimeError("no life here")
+
+        monkeypatch.setattr(supervisor, "EARLY_DEATHS_MAX", 2)
+        monkeypatch.setattr(engine_worker.Worker, "__enter__", die)
+        register_batch_processor("app", "op", echo)
+        with pytest.raises(CommandError, match=r"^The worker processes keep dying\.$"):
+            call_command("alya_worker")
+
+    def test_refuses_processes_that_could_not_write(self, monkeypatch) -> None:
+        """Where one writes at a time there is one worker."""
+        monkeypatch.setattr(type(database()), "allows_many_writers", False)
+        register_batch_processor("app", "op", echo)
+        with pytest.raises(CommandError) as caught:
+            call_command("alya_worker", "--processes", "2")
+        assert str(caught.value) == "SQLite lets one process write at a time: --processes is 1."
 
     def test_replaces_a_process_after_max_rows(self, tmp_path) -> None:
         """What the rows of a process leave behind ends with it."""
