@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig
@@ -26,6 +27,7 @@ class OpsConfig(AppConfig):
 
         finish.STORAGE_REST_SECONDS = float(os.environ.get("ACCEPTANCE_STORAGE_REST_SECONDS", "30"))
         register_batch_processor("acceptance", "sleep", sleep)
+        register_batch_processor("acceptance", "stay", stay)
         register_batch_processor("acceptance", "write", write)
         register_slow_query_processor("acceptance", "answer", answer)
         register_batch_processor("acceptance", "perform", perform)
@@ -41,6 +43,12 @@ class OpsConfig(AppConfig):
 def sleep(row: Row) -> None:
     """Take the seconds that the row's input says."""
     time.sleep(row.input)
+
+
+def stay(row: Row) -> None:
+    """Make the file that the row's input names, and do not end."""
+    Path(row.input).touch()
+    time.sleep(3_600)
 
 
 def write(row: Row) -> RowResult:
