@@ -10,6 +10,7 @@ from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections, router
+from django.utils.module_loading import import_string
 
 from alya_django import outputs, s3_streams
 from alya_django.conf import DEFAULTS, settings
@@ -36,6 +37,8 @@ LEAST: dict[str, float] = {
     "CONFIG_FAILURE_SECONDS": 0,
 }
 """The least value of each setting that is a number."""
+CALLABLES = frozenset({"ADMIN_SCOPE"})
+"""The settings that name something of the project to call."""
 
 
 def register_checks() -> None:
@@ -59,7 +62,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
                 id="alya_django.E009",
             )
         ]
-    found = [*_unknown_keys(given), *_wrong_values(given)]
+    found = [*_unknown_keys(given), *_wrong_values(given), *_wrong_callables(given)]
     return found or list(_short_lives())
 
 
@@ -152,7 +155,7 @@ def _unknown_keys(given: dict[str, Any]) -> Iterator[CheckMessage]:
 
 
 def _wrong_values(given: dict[str, Any]) -> Iterator[CheckMessage]:
-    for key in sorted(given.keys() & DEFAULTS.keys()):
+    for key in sorted((given.keys() & DEFAULTS.keys()) - CALLABLES):
         value, default = given[key], DEFAULTS[key]
         if isinstance(default, str):
             is_right, wanted = isinstance(value, str), "a string"
@@ -168,6 +171,26 @@ def _wrong_values(given: dict[str, Any]) -> Iterator[CheckMessage]:
                 hint=f"It must be {wanted}; the default is {default!r}.",
                 id="alya_django.E002",
             )
+
+
+def _wrong_callables(given: dict[str, Any]) -> Iterator[CheckMessage]:
+    for key in sorted(given.keys() & CALLABLES):
+        fault = None if given[key] is None else _fault_of_callable(given[key])
+        if fault:
+            yield Error(
+                f"ALYA[{key!r}] is {given[key]!r}: {fault}.",
+                hint='Name a function of the project as "package.module.function", or leave it at None.',
+                id="alya_django.E010",
+            )
+
+
+def _fault_of_callable(path: Any) -> str:
+    try:
+        return "" if callable(import_string(path)) else "it cannot be called"
+    except ImportError as error:
+        return str(error)
+    except (AttributeError, TypeError, ValueError):
+        return "that is no dotted path"
 
 
 def _short_lives() -> Iterator[CheckMessage]:

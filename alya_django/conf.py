@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "WORKER_TTL_SECONDS": 20,
     "SWEEP_SECONDS": 60,
     "CONFIG_FAILURE_SECONDS": 900,
+    "ADMIN_SCOPE": None,
 }
 
 

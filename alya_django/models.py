@@ -90,6 +90,14 @@ class Batch(models.Model):
         verbose_name = _("batch")
         verbose_name_plural = _("batches")
         default_permissions = ("view",)
+        permissions = (
+            ("submit_batch", _("Can submit batches")),
+            ("release_batch", _("Can release batches")),
+            ("abort_batch", _("Can abort batches")),
+            ("retry_batch", _("Can retry failed rows")),
+            ("download_output", _("Can download output files")),
+            ("view_input", _("Can view the input of rows")),
+        )
         indexes = (
             models.Index(fields=("turn", "requested_at", "id"), name="alya_batch_by_turn", condition=RUNNABLE),
             models.Index(fields=("requested_at", "id"), name="alya_batch_by_age", condition=RUNNABLE),

@@ -24,7 +24,8 @@ class SettingsTests:
 
     def test_every_number_has_a_least_value(self) -> None:
         """No number is left out of the check."""
-        assert {key for key, value in DEFAULTS.items() if not isinstance(value, str | bool)} == set(checks.LEAST)
+        numbers = {key for key, value in DEFAULTS.items() if not isinstance(value, str | bool)}
+        assert numbers - checks.CALLABLES == set(checks.LEAST)
 
     def test_e001_an_unknown_key_with_one_like_it(self, settings) -> None:
         """A slip of the pen is answered by what was meant."""
@@ -70,6 +71,27 @@ class SettingsTests:
                 id="alya_django.E008",
             )
         ]
+
+    @pytest.mark.parametrize(
+        ("value", "fault"),
+        [
+            ("tests.scopes.bank", "No module named 'tests.scopes'"),
+            ("tests.settings.SECRET_KEY", "it cannot be called"),
+            ("scope", "scope doesn't look like a module path"),
+            (42, "that is no dotted path"),
+        ],
+    )
+    def test_e010_what_cannot_be_called(self, settings, value, fault) -> None:
+        """A setting that names a function of the project names one that is there."""
+        settings.ALYA = {"ADMIN_SCOPE": value}
+        (error,) = checks.check_settings()
+        assert (error.msg, error.id) == (f"ALYA['ADMIN_SCOPE'] is {value!r}: {fault}.", "alya_django.E010")
+        assert error.hint == 'Name a function of the project as "package.module.function", or leave it at None.'
+
+    def test_a_callable_of_the_project_is_right(self, settings) -> None:
+        """What can be imported and called is not complained of."""
+        settings.ALYA = {"ADMIN_SCOPE": "tests.admin.test_permissions.only_bank"}
+        assert checks.check_settings() == []
 
     def test_e009_no_dict(self, settings) -> None:
         """ALYA itself may be wrong."""

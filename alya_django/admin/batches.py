@@ -65,6 +65,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
     """Batches, latest first."""
 
     change_list_mixin = BatchListMixin
+    app_field = "app"
     ordering = ("-requested_at", "id")
     list_per_page = 25
     list_display = (

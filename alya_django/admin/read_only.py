@@ -10,6 +10,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.text import capfirst
 
+from alya_django.admin import permissions
 from alya_django.admin.paging import KeysetMixin
 
 AnyModel = TypeVar("AnyModel", bound=Model)
@@ -26,7 +27,12 @@ else:
 
 
 class ReadOnlyAdmin(_ModelAdmin[AnyModel]):
-    """A model to look at. Its ``ordering`` is the keyset of its list: one order, which no header changes."""
+    """
+    A model to look at. Its ``ordering`` is the keyset of its list: one order, which no header changes.
+
+    ``app_field`` is where the name of an app is found, by which ADMIN_SCOPE narrows what is seen; None for a model
+    that belongs to no app.
+    """
 
     actions = None
     sortable_by = ()
@@ -34,6 +40,11 @@ class ReadOnlyAdmin(_ModelAdmin[AnyModel]):
     show_facets = admin.ShowFacets.NEVER
     list_filter: ClassVar[tuple[type[StaticFilter], ...]] = ()
     change_list_mixin: ClassVar[type[KeysetMixin]] = KeysetMixin
+    app_field: ClassVar[str | None] = None
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[AnyModel]:
+        queryset = super().get_queryset(request)
+        return queryset if self.app_field is None else permissions.narrow(queryset, request, self.app_field)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         bases = (self.change_list_mixin, super().get_changelist(request, **kwargs))

@@ -12,7 +12,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from alya_django.admin import words
+from alya_django.admin import permissions, words
 from alya_django.admin.paging import AFTER, BEFORE, KeysetMixin, Place
 from alya_django.admin.read_only import ReadOnlyAdmin, StaticFilter
 from alya_django.answers import ErrorMessage
@@ -55,7 +55,7 @@ class RowListMixin(KeysetMixin):
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
         self.batch_param = str(self.params.get(BATCH, ""))
-        self.batch = _find_batch(self.batch_param)
+        self.batch = _find_batch(request, self.batch_param)
         rows = super().get_queryset(request, exclude_parameters)
         if self.batch is None:
             self.search_fields = ()
@@ -93,6 +93,7 @@ class BatchRowAdmin(ReadOnlyAdmin[BatchRow]):
     """The rows of a batch, in the order of lines."""
 
     change_list_mixin = RowListMixin
+    app_field = "batch__app"
     ordering = ("line",)
     list_per_page = 100
     list_display = ("line", "state", "first_message", "attempts", "done_by", "done")
@@ -172,9 +173,9 @@ class BatchRowAdmin(ReadOnlyAdmin[BatchRow]):
         return words.json_text(row.output_lines)
 
 
-def _find_batch(batch_id: str) -> Batch | None:
+def _find_batch(request: HttpRequest, batch_id: str) -> Batch | None:
     try:
-        return Batch.objects.filter(pk=check_id(batch_id)).first()
+        return permissions.narrow(Batch.objects.filter(pk=check_id(batch_id)), request, "app").first()
     except InvalidInput:
         return None
 

@@ -77,6 +77,7 @@ class Migration(migrations.Migration):
                 'verbose_name': 'batch',
                 'verbose_name_plural': 'batches',
                 'db_table': 'alya_batches',
+                'permissions': (('submit_batch', 'Can submit batches'), ('release_batch', 'Can release batches'), ('abort_batch', 'Can abort batches'), ('retry_batch', 'Can retry failed rows'), ('download_output', 'Can download output files'), ('view_input', 'Can view the input of rows')),
                 'default_permissions': ('view',),
             },
         ),

@@ -1,0 +1,75 @@
+"""Who may do what on the pages, and whose batches they are shown: every page, act and download asks here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils.module_loading import import_string
+
+from alya_django.conf import settings
+
+if TYPE_CHECKING:
+    from alya_django.models import Batch
+
+AnyModel = TypeVar("AnyModel", bound=Model)
+
+VIEW = "view_batch"
+SUBMIT = "submit_batch"
+RELEASE = "release_batch"
+ABORT = "abort_batch"
+RETRY = "retry_batch"
+DOWNLOAD = "download_output"
+INPUT = "view_input"
+
+_SCOPE = "_alya_scope"
+
+
+def may(request: HttpRequest, permission: str, batch: Batch | None = None) -> bool:
+    """Tell whether a person has one of Alya's permissions and, where a batch is given, may see its app."""
+    if batch is not None and not sees_app(request, batch.app):
+        return False
+    user: Any = request.user
+    return bool(user.is_active and user.has_perm(f"alya_django.{permission}"))
+
+
+def demand(request: HttpRequest, permission: str, batch: Batch | None = None) -> None:
+    """Raise PermissionDenied, which answers 403, unless the person may."""
+    if not may(request, permission, batch):
+        raise PermissionDenied
+
+
+def scope(request: HttpRequest) -> frozenset[str] | None:
+    """Return the apps whose batches a person may see, as ``ADMIN_SCOPE`` says, asked once a request; None for all."""
+    if not hasattr(request, _SCOPE):
+        setattr(request, _SCOPE, _ask_scope(request))
+    apps: frozenset[str] | None = getattr(request, _SCOPE)
+    return apps
+
+
+def sees_app(request: HttpRequest, app: str) -> bool:
+    """Tell whether a person may see the batches of an app."""
+    apps = scope(request)
+    return apps is None or app in apps
+
+
+def narrow(queryset: QuerySet[AnyModel], request: HttpRequest, field: str) -> QuerySet[AnyModel]:
+    """Return what a person may see of a queryset, ``field`` being where the app's name is found."""
+    apps = scope(request)
+    return queryset if apps is None else queryset.filter(**{f"{field}__in": sorted(apps)})
+
+
+def _ask_scope(request: HttpRequest) -> frozenset[str] | None:
+    path = settings.ADMIN_SCOPE
+    if path is None:
+        return None
+    apps: Iterable[str] | None = import_string(path)(request)
+    if apps is None:
+        return None
+    # The letters of a name would be taken for names, and hide everything without a word.
+    if isinstance(apps, str):
+        raise ImproperlyConfigured(f"{path} returned the text {apps!r}: it must return names of apps, or None.")
+    return frozenset(app.lower() for app in apps)
