@@ -80,6 +80,10 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         """A batch's first ancestor and all that came of it by retry."""
         return self.filter(Q(pk=batch.root_batch_id) | Q(root=batch.root_batch_id))
 
+    def beginning_with(self, digits: str) -> BatchQuerySet:
+        """Batches whose id begins with these hexadecimal digits, found by their key."""
+        return self.filter(pk__range=(UUID(f"{digits:0<32}"), UUID(f"{digits:f<32}")))
+
     def since(self, days: int) -> BatchQuerySet:
         """Batches requested within so many times 24 hours, latest first."""
         return self.filter(requested_at__gte=Now() - timedelta(days=days)).order_by("-requested_at", "id")

@@ -12,7 +12,9 @@ from alya_django.exceptions import InvalidInput
 JSON = Any
 """What JSON can hold and PostgreSQL can store: objects, arrays, texts, finite numbers, booleans, null."""
 
+ID_DIGITS = range(4, 33)
 NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
+HEX = re.compile(r"[0-9a-f]+")
 TEXT_MAX = 255
 LINE_MAX = 2**31 - 1
 # PostgreSQL holds 268 435 455 bytes in one JSON string, and a character may take four.
@@ -60,6 +62,16 @@ def check_id(value: UUID | str) -> UUID:
         return UUID(value)
     except (ValueError, TypeError, AttributeError):
         raise InvalidInput(f"{value!r} is no UUID.", field="id") from None
+
+
+def check_id_prefix(text: str) -> str:
+    """Return the hexadecimal digits that an id begins with, or all of them; raise InvalidInput if it is neither."""
+    digits = text.strip().lower().replace("-", "")
+    if len(digits) not in ID_DIGITS or not HEX.fullmatch(digits):
+        raise InvalidInput(
+            f"{text!r} is neither an id nor the first {ID_DIGITS.start} digits of one or more.", field="id"
+        )
+    return digits
 
 
 def check_line(value: int) -> int:

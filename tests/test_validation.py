@@ -16,6 +16,7 @@ from alya_django.validation import (
     LINE_MAX,
     TEXT_MAX,
     check_id,
+    check_id_prefix,
     check_line,
     check_text,
     encode_json,
@@ -37,6 +38,27 @@ def circular() -> dict[str, Any]:
     value: dict[str, Any] = {}
     value["self"] = value
     return value
+
+
+class CheckIdPrefixTests:
+    @pytest.mark.parametrize(
+        ("given", "digits"),
+        [
+            ("3f2a", "3f2a"),
+            (" 3F2A1b7c-00", "3f2a1b7c00"),
+            ("3f2a1b7c-0011-4233-8455-66778899aabb", "3f2a1b7c00114233845566778899aabb"),
+        ],
+    )
+    def test_returns_the_digits(self, given, digits):
+        """With or without dashes, in either case."""
+        assert check_id_prefix(given) == digits
+
+    @pytest.mark.parametrize("given", ["", "3f2", "3f2g", "0" * 33, "٣٣٣٣"])
+    def test_refuses_what_no_id_begins_with(self, given):
+        """Three digits are too few to mean one batch."""
+        with pytest.raises(InvalidInput) as caught:
+            check_id_prefix(given)
+        assert str(caught.value) == f"id: {given!r} is neither an id nor the first 4 digits of one or more."
 
 
 class FoldNameTests:

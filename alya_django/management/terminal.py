@@ -9,12 +9,12 @@ from typing import IO, Any
 
 
 @contextmanager
-def rows_line(stream: IO[Any]) -> Iterator[Callable[[int], None] | None]:
+def live_text(stream: IO[Any], begin: str = "") -> Iterator[Callable[[str], None] | None]:
     """
-    Show a line that tells how many rows have ended, and yield what takes them in.
+    Show a text that changes in its place, and yield what changes it; at the end it is gone.
 
     Where the stream is no terminal, or rich is not installed, nothing is shown, and None is yielded. No thread
-    refreshes the line: who shows it forks.
+    refreshes the text: who shows it may fork.
     """
     try:
         from rich.console import Console
@@ -27,13 +27,23 @@ def rows_line(stream: IO[Any]) -> Iterator[Callable[[int], None] | None]:
     if not console.is_terminal:
         yield None
         return
-    total, started = 0, time.monotonic()
-    with Live("waiting for rows", console=console, auto_refresh=False, transient=True) as line:
+    with Live(Text(begin), console=console, auto_refresh=False, transient=True) as live:
+        yield lambda text: live.update(Text(text), refresh=True)
+
+
+@contextmanager
+def rows_line(stream: IO[Any]) -> Iterator[Callable[[int], None] | None]:
+    """Show a line that tells how many rows have ended, and yield what takes them in; or None, as ``live_text``."""
+    with live_text(stream, "waiting for rows") as show:
+        if show is None:
+            yield None
+            return
+        total, started = 0, time.monotonic()
 
         def take_in(rows: int) -> None:
             nonlocal total
             total += rows
             rate = total / max(time.monotonic() - started, 0.001)
-            line.update(Text(f"{total:,} rows ended, {rate:,.0f} rows/s"), refresh=True)
+            show(f"{total:,} rows ended, {rate:,.0f} rows/s")
 
         yield take_in

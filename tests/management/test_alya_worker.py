@@ -123,7 +123,7 @@ class AlyaWorkerTests:
     @pytest.mark.parametrize("value", ["0", "-1", "many"])
     def test_refuses_a_number_of_processes_that_is_none(self, value) -> None:
         """The option is named."""
-        with pytest.raises(CommandError, match=r"argument --processes: invalid _processes value"):
+        with pytest.raises(CommandError, match=rf"argument --processes: '{value}' is no whole number above 0\.$"):
             call_command("alya_worker", "--processes", value)
 
     @pytest.mark.parametrize(

@@ -19,26 +19,17 @@ from alya_django.engine.scope import Scope
 from alya_django.engine.supervisor import Supervisor
 from alya_django.engine.worker import Worker
 from alya_django.exceptions import InvalidInput
+from alya_django.management import arguments
 from alya_django.management.reload import Files, begin_anew
 from alya_django.management.terminal import rows_line
 from alya_django.models import Batch, database
-from alya_django.status import Kind
 
-KINDS = {"batch": Kind.BATCH, "slow-query": Kind.SLOW_QUERY}
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
-def _count(text: str) -> int:
-    """Return a whole number above 0."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
 
 
 def _processes(text: str) -> int:
     """Return how many processes are asked for."""
-    return len(os.sched_getaffinity(0)) if text == "auto" else _count(text)
+    return len(os.sched_getaffinity(0)) if text == "auto" else arguments.count(text)
 
 
 class Command(BaseCommand):
@@ -50,7 +41,9 @@ class Command(BaseCommand):
             "--once", action="store_true", help="Work off one chunk, in this process and unsupervised, and end."
         )
         until.add_argument("--drain", action="store_true", help="End when nothing can be claimed now.")
-        until.add_argument("--max-rows", type=_count, metavar="N", help="Replace each process after so many rows.")
+        until.add_argument(
+            "--max-rows", type=arguments.count, metavar="N", help="Replace each process after so many rows."
+        )
         until.add_argument("--reload", action="store_true", help="Begin anew when a Python file changes.")
         parser.add_argument(
             "--processes",
@@ -61,7 +54,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--app", action="append", default=[], help="Serve this app only; may be repeated.")
         parser.add_argument("--op", action="append", default=[], help="Serve this op only; may be repeated.")
-        parser.add_argument("--kind", choices=KINDS, help="Serve only batches, or only slow queries.")
+        parser.add_argument("--kind", choices=arguments.KINDS, help="Serve only batches, or only slow queries.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         # Django has run the checks that need no connection; these ask the server.
@@ -103,7 +96,7 @@ class Command(BaseCommand):
 
     def _scope(self, options: dict[str, Any]) -> Scope:
         """Return the scope that the options narrow the worker to; each of their names has a processor."""
-        kinds = [KINDS[options["kind"]]] if options["kind"] else []
+        kinds = [arguments.KINDS[options["kind"]]] if options["kind"] else []
         try:
             scope = Scope.of(apps=options["app"], ops=options["op"], kinds=kinds)
         except InvalidInput as error:

@@ -1,0 +1,31 @@
+"""What may be said on a command line: each turns a text into a value, or names what is wrong with it."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+
+from alya_django.status import Kind
+
+KINDS = {"batch": Kind.BATCH, "slow-query": Kind.SLOW_QUERY}
+LINES_MAX = 100_000
+
+
+def count(text: str) -> int:
+    """Return a whole number above 0."""
+    if not text.isdecimal() or not int(text):
+        raise ArgumentTypeError(f"{text!r} is no whole number above 0.")
+    return int(text)
+
+
+def lines(text: str) -> set[int]:
+    """Return the lines that a text such as 3,7,10-20 names."""
+    named: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+            raise ArgumentTypeError(f"{part!r} is neither a line nor a range of lines.")
+        span = range(int(first), int(last or first) + 1)
+        if len(named) + len(span) > LINES_MAX:
+            raise ArgumentTypeError(f"these are more than {LINES_MAX:,} lines.")
+        named.update(span)
+    return named

@@ -1,0 +1,170 @@
+"""What the commands of operators have in common: how they find a batch, print it, and end."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from datetime import datetime
+from enum import IntEnum
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db.models import Prefetch
+from django.utils.timezone import localtime
+
+from alya_django.exceptions import AlyaError, InvalidInput, NotFound
+from alya_django.management import arguments
+from alya_django.models import Batch, BatchProgress
+from alya_django.querysets import BatchQuerySet
+from alya_django.status import Kind, Status
+from alya_django.validation import JSON, check_id_prefix
+
+KIND_WORDS = {kind: word for word, kind in arguments.KINDS.items()}
+BAR = 30
+SHORT_ID = 8
+
+
+class Code(IntEnum):
+    """With what a command ends that has not done what it was asked for; 1 is left to what breaks."""
+
+    WRONG_ARGUMENT = 2
+    NOT_FOUND = 3
+    REFUSED = 4
+    FAILED = 5
+    UNFINISHED = 6
+
+
+class OperatorCommand(BaseCommand):
+    """A command that prints words for people or, with ``--json``, an object for programs."""
+
+    # Whether the project is sound was asked when the workers began.
+    requires_system_checks: list[str] = []  # noqa: RUF012 (Django's own type)
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--json", action="store_true", help="Print JSON, one object in a line.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        self.is_json = options["json"]
+        try:
+            self.act(options)
+        except AlyaError as error:
+            if self.is_json:
+                self.stdout.write(json.dumps({"error": str(error)}))
+            raise CommandError(str(error), returncode=_code(error)) from None
+
+    def act(self, options: dict[str, Any]) -> None:
+        """Do what the command is for; an AlyaError ends it with the code of its kind."""
+        raise NotImplementedError
+
+    def tell(self, text: str, value: JSON) -> None:
+        """Print a text or, with ``--json``, a value, at once also where nobody sits at a terminal."""
+        self.stdout.write(json.dumps(value) if self.is_json else text)
+        self.stdout.flush()
+
+
+class BatchCommand(OperatorCommand):
+    """A command on one batch or slow query."""
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("id", help="The id, or the first digits of it, four at least, if no other begins so.")
+        super().add_arguments(parser)
+
+
+def find(text: str) -> Batch:
+    """Return the batch or slow query whose id is a text, or begins with it; raise NotFound or InvalidInput."""
+    found = list(stored().beginning_with(check_id_prefix(text)).order_by("pk")[:2])
+    if not found:
+        raise NotFound(f"There is no batch and no slow query {text}.")
+    if len(found) > 1:
+        raise InvalidInput(f"{text!r} is the beginning of several ids.", field="id")
+    return found[0]
+
+
+def stored() -> BatchQuerySet:
+    """Return all batches and slow queries, with their progress."""
+    return Batch.objects.primary().prefetch_related(Prefetch("progress", queryset=BatchProgress.objects.primary()))
+
+
+def as_json(batch: Batch) -> dict[str, JSON]:
+    """Return a batch as an object for programs: states as they are stored, times in ISO 8601."""
+    details = batch.details(slots=batch.progress.all())
+    return {
+        "id": str(details.id),
+        "app": details.app,
+        "op": details.op,
+        "kind": KIND_WORDS[details.kind],
+        "status": details.status.value,
+        "held": batch.is_held,
+        "hold_reason": batch.hold_reason if batch.is_held else "",
+        "nrows": details.nrows,
+        "nsuccess": details.nsuccess,
+        "nfailed": details.nfailed,
+        "naborted": details.naborted,
+        "requested_at": details.requested_at.isoformat(),
+        "started_at": _iso(details.started_at),
+        "done_at": _iso(details.done_at),
+        "requested_by": details.requested_by,
+        "input_file": details.input_file,
+        "output_files": dict(details.output_files),
+        "parent": str(details.parent) if details.parent else None,
+    }
+
+
+def as_line(batch: Batch) -> str:
+    """Return a batch in one line of a list."""
+    share = f"{_ended(batch) / max(batch.nrows, 1):4.0%}"
+    op = f"{batch.app}/{batch.op}"
+    requested = f"{localtime(batch.requested_at):%Y-%m-%d %H:%M}"
+    return f"{str(batch.id)[:SHORT_ID]}  {requested}  {_state(batch):<11}  {share}  {batch.nrows:>9,}  {op}"
+
+
+def as_progress(batch: Batch) -> str:
+    """Return how far a batch has come, in one line."""
+    ended, nfailed = _ended(batch), _counts(batch)["nfailed"]
+    share = ended / max(batch.nrows, 1)
+    bar = f"[{'#' * round(share * BAR):<{BAR}}]"
+    return f"{bar} {share:6.1%}  {_state(batch)}  {ended:,} of {batch.nrows:,} rows, {nfailed:,} failed"
+
+
+def as_text(batch: Batch) -> str:
+    """Return all that a person asks of a batch, in lines."""
+    counts = _counts(batch)
+    rows = [f"{batch.nrows:,}", *(f"{count:,} {name[1:]}" for name, count in counts.items())]
+    lines = {
+        Kind(batch.kind).label: f"{batch.id}  {batch.app}/{batch.op}",
+        "status": f"{_state(batch)}: {batch.hold_reason}" if batch.is_held else _state(batch),
+        "rows": ", ".join([*rows, f"{batch.nrows - sum(counts.values()):,} to go"]),
+        "requested": _when(batch.requested_at) + (f" by {batch.requested_by}" if batch.requested_by else ""),
+        "input file": batch.input_file,
+        "started": _when(batch.started_at),
+        "done": _when(batch.done_at),
+        "parent": str(batch.parent_id or ""),
+        "output files": ", ".join(sorted(batch.output_files)),
+    }
+    return "\n".join(f"{name:<12}  {text}" for name, text in lines.items() if text)
+
+
+def _code(error: AlyaError) -> Code:
+    if isinstance(error, InvalidInput):
+        return Code.WRONG_ARGUMENT
+    return Code.NOT_FOUND if isinstance(error, NotFound) else Code.REFUSED
+
+
+def _state(batch: Batch) -> str:
+    return "held" if batch.is_held else str(Status(batch.status).label)
+
+
+def _counts(batch: Batch) -> dict[str, int]:
+    return batch.counts(batch.progress.all())
+
+
+def _ended(batch: Batch) -> int:
+    return sum(_counts(batch).values())
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _when(moment: datetime | None) -> str:
+    return f"{localtime(moment):%Y-%m-%d %H:%M:%S}" if moment else ""

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+
+import pytest
+
+from alya_django.management.arguments import count, lines
+
+pytestmark = pytest.mark.sqlite
+
+
+class CountTests:
+    def test_is_a_whole_number(self) -> None:
+        """Above 0."""
+        assert count("12") == 12
+
+    @pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "²"])
+    def test_refuses_what_is_none(self, text) -> None:
+        """The text is named."""
+        with pytest.raises(ArgumentTypeError) as caught:
+            count(text)
+        assert str(caught.value) == f"{text!r} is no whole number above 0."
+
+
+class LinesTests:
+    @pytest.mark.parametrize(("text", "named"), [("3", {3}), ("3,7", {3, 7}), ("3,5-7,6", {3, 5, 6, 7}), ("4-4", {4})])
+    def test_are_numbers_and_ranges(self, text, named) -> None:
+        """Both ends of a range belong to it."""
+        assert lines(text) == named
+
+    @pytest.mark.parametrize(
+        ("text", "fault"),
+        [
+            ("", "'' is neither a line nor a range of lines."),
+            ("3,x", "'x' is neither a line nor a range of lines."),
+            ("7-3", "'7-3' is neither a line nor a range of lines."),
+            ("3-", "'3-' is neither a line nor a range of lines."),
+            ("-3", "'-3' is neither a line nor a range of lines."),
+            ("1-2000000000", "these are more than 100,000 lines."),
+        ],
+    )
+    def test_refuse_what_is_none(self, text, fault) -> None:
+        """The part at fault is named, before any memory is taken for it."""
+        with pytest.raises(ArgumentTypeError) as caught:
+            lines(text)
+        assert str(caught.value) == fault
