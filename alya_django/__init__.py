@@ -4,7 +4,8 @@ Batches of many rows and slow queries for Django.
 Importing this needs no models; ``from alya_django import batches, slow_queries`` does, once apps are loaded.
 """
 
-from alya_django.answers import BatchDetails, BatchResult, ErrorMessage, QueryAnswer, RowOutcome, Summary
+from alya_django.answers import BatchDetails, BatchResult, ErrorMessage, QueryAnswer, Receipt, RowOutcome, Summary
+from alya_django.checkers import BadFile, FaultyLine, checkers, register_file_checker
 from alya_django.exceptions import (
     AlreadyDone,
     AlreadyRegistered,
@@ -40,11 +41,13 @@ __all__ = [
     "AlreadyDone",
     "AlreadyRegistered",
     "AlyaError",
+    "BadFile",
     "BatchDetails",
     "BatchInput",
     "BatchProcessor",
     "BatchResult",
     "ErrorMessage",
+    "FaultyLine",
     "InitBlock",
     "Initializer",
     "InvalidInput",
@@ -52,6 +55,7 @@ __all__ = [
     "NotFound",
     "QueryAnswer",
     "QueryResult",
+    "Receipt",
     "RetryLater",
     "Row",
     "RowFailed",
@@ -61,7 +65,9 @@ __all__ = [
     "Status",
     "Summary",
     "WrongType",
+    "checkers",
     "register_batch_processor",
+    "register_file_checker",
     "register_initializer",
     "register_slow_query_processor",
     "registry",

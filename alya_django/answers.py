@@ -156,3 +156,27 @@ class BatchDetails:
     output_files: Mapping[str, str]
     parent: UUID | None
     init_block: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """
+    What became of a file that was received.
+
+    Args:
+        file_id: The id of its record, a BatchFile.
+        batch_id: The batch of its rows; None if it was rejected.
+        reason: Why it was rejected, in words for who sent it.
+        nrows, nfaulty: How many lines became rows, and how many did not.
+        object_id: The object of the storage that holds its bytes; empty if it was too large to be kept.
+        error_object_id: The object that names the faulty lines, each with its reason; empty if there are none.
+    """
+
+    file_id: int
+    batch_id: UUID | None
+    accepted: bool
+    reason: str = ""
+    nrows: int = 0
+    nfaulty: int = 0
+    object_id: str = ""
+    error_object_id: str = ""

@@ -22,6 +22,7 @@ from alya_django.processors import BatchInput
 from alya_django.status import Kind, Status
 from alya_django.validation import (
     JSON,
+    EncodedJSON,
     check_id,
     check_line,
     check_text,
@@ -260,6 +261,8 @@ def _insert_block(batch_id: UUID, rows: list[tuple[int, JSON]]) -> int:
 
 
 def _encode_input(line: int, value: JSON) -> str:
+    if isinstance(value, EncodedJSON):
+        return value
     return "{}" if value is None else encode_json(value, "input", line=line)
 
 

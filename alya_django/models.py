@@ -12,9 +12,16 @@ from django.db.models.functions import Lower, Now
 from django.utils.translation import gettext_lazy as _
 
 from alya_django import db
-from alya_django.answers import BatchDetails, ErrorMessage, RowOutcome, Summary
+from alya_django.answers import BatchDetails, ErrorMessage, Receipt, RowOutcome, Summary
 from alya_django.db import Database
-from alya_django.querysets import RUNNABLE, BatchProgressQuerySet, BatchQuerySet, BatchRowQuerySet, WorkerQuerySet
+from alya_django.querysets import (
+    RUNNABLE,
+    BatchFileQuerySet,
+    BatchProgressQuerySet,
+    BatchQuerySet,
+    BatchRowQuerySet,
+    WorkerQuerySet,
+)
 from alya_django.status import FINAL, PENDING, Kind, Status
 from alya_django.validation import TEXT_MAX
 
@@ -349,30 +356,63 @@ class Worker(models.Model):
 
 
 class BatchFile(models.Model):
-    """A file that was received: accepted, then it has a batch, or rejected, then it has an error."""
+    """
+    A file that was received.
+
+    The record is there before the object. ``is_accepted`` is null until the file is decided on: then it is accepted
+    and has a batch, or is rejected and has an error. ``checksum`` is the SHA-256 of its bytes, empty until they are
+    all stored. ``is_repeat`` says that a file with these bytes was accepted before, and this one knowingly again.
+    """
 
     batch = models.ForeignKey(
         Batch, null=True, blank=True, on_delete=models.DO_NOTHING, related_name="files", db_constraint=False
     )
-    object_id = models.CharField(max_length=1024, unique=True)
-    error_object_id = models.CharField(max_length=1024, blank=True, default="")
-    file_name = models.CharField(max_length=TEXT_MAX)
-    file_type = models.CharField(max_length=TEXT_MAX)
-    content_type = models.CharField(max_length=TEXT_MAX)
-    size = models.BigIntegerField()
-    checksum = models.CharField(max_length=64)
-    is_accepted = models.BooleanField()
-    error_message = models.TextField(blank=True, default="")
-    metadata = models.JSONField(default=dict)
-    received_at = models.DateTimeField(db_default=Now())
-    processed_at = models.DateTimeField(null=True, blank=True)
+    object_id = models.CharField(_("object"), max_length=1024, unique=True)
+    error_object_id = models.CharField(_("error file"), max_length=1024, blank=True, default="")
+    file_name = models.CharField(_("file name"), max_length=TEXT_MAX)
+    file_type = models.CharField(_("file type"), max_length=TEXT_MAX)
+    content_type = models.CharField(_("content type"), max_length=TEXT_MAX)
+    size = models.BigIntegerField(_("size"), default=0)
+    checksum = models.CharField(_("checksum"), max_length=64, blank=True, default="")
+    unique_key = models.CharField(_("unique key"), max_length=TEXT_MAX, unique=True, null=True, blank=True)
+    is_accepted = models.BooleanField(_("accepted"), null=True, blank=True)
+    is_repeat = models.BooleanField(_("repeat"), default=False)
+    nfaulty = models.PositiveIntegerField(_("faulty lines"), default=0)
+    error_message = models.TextField(_("error"), blank=True, default="")
+    metadata = models.JSONField(_("metadata"), default=dict)
+    received_at = models.DateTimeField(_("received at"), db_default=Now())
+    processed_at = models.DateTimeField(_("processed at"), null=True, blank=True)
+
+    objects = BatchFileQuerySet.as_manager()
 
     class Meta:
         db_table = "alya_batch_files"
         verbose_name = _("file")
         verbose_name_plural = _("files")
         default_permissions = ("view",)
-        indexes = (models.Index(fields=("file_type", "checksum"), name="alya_file_by_checksum"),)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("file_type", "checksum"), name="alya_file_once", condition=Q(is_accepted=True, is_repeat=False)
+            ),
+            models.CheckConstraint(
+                condition=Q(is_accepted=True, batch__isnull=False)
+                | Q(Q(is_accepted__isnull=True) | Q(is_accepted=False), batch__isnull=True),
+                name="alya_file_decided",
+            ),
+        )
 
     def __str__(self) -> str:
         return self.file_name
+
+    def receipt(self) -> Receipt:
+        """Return what became of the file."""
+        return Receipt(
+            file_id=self.pk,
+            batch_id=self.batch_id,
+            accepted=self.is_accepted is True,
+            reason=self.error_message,
+            nrows=self.batch.nrows if self.batch else 0,
+            nfaulty=self.nfaulty,
+            object_id=self.object_id if self.checksum else "",
+            error_object_id=self.error_object_id,
+        )

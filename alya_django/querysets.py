@@ -17,7 +17,7 @@ from alya_django.exceptions import NotFound, WrongType
 from alya_django.status import FINAL, PENDING, Kind, Status
 
 if TYPE_CHECKING:
-    from alya_django.models import Batch, BatchProgress, BatchRow, Worker  # noqa: F401 (named in the bases)
+    from alya_django.models import Batch, BatchFile, BatchProgress, BatchRow, Worker  # noqa: F401 (named in the bases)
 
 Op = tuple[str, str, str]
 """A kind, an app and an op."""
@@ -315,6 +315,42 @@ class BatchProgressQuerySet(PrimaryQuerySet["BatchProgress"]):
         """Return how many rows succeeded and failed, over all slots."""
         sums = self.aggregate(nsuccess=Sum("nsuccess"), nfailed=Sum("nfailed"))
         return sums["nsuccess"] or 0, sums["nfailed"] or 0
+
+
+class BatchFileQuerySet(PrimaryQuerySet["BatchFile"]):
+    # The states.
+
+    def not_stored(self) -> BatchFileQuerySet:
+        """Files whose object is not yet there as a whole."""
+        return self.undecided().filter(checksum="")
+
+    def undecided(self) -> BatchFileQuerySet:
+        """Files that are neither accepted nor rejected."""
+        return self.filter(is_accepted__isnull=True)
+
+    def first_of(self, file_type: str, checksum: str) -> BatchFileQuerySet:
+        """The accepted file of this type that had these bytes first."""
+        return self.filter(file_type=file_type, checksum=checksum, is_accepted=True, is_repeat=False)
+
+    # The locks.
+
+    def lock(self, file_id: int) -> BatchFile:
+        """Lock one record until the transaction ends, waiting for who else has it in hand."""
+        return self.select_for_update(no_key=True).get(pk=file_id)
+
+    # The verbs.
+
+    def reopen(self, *, size: int, checksum: str) -> int:
+        """Have rejected files decided on again."""
+        return self.filter(is_accepted=False).update(
+            is_accepted=None,
+            size=size,
+            checksum=checksum,
+            error_message="",
+            error_object_id="",
+            nfaulty=0,
+            processed_at=None,
+        )
 
 
 class WorkerQuerySet(PrimaryQuerySet["Worker"]):

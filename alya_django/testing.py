@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from alya_django import lifecycle
 from alya_django.answers import RowOutcome
+from alya_django.checkers import checkers
 from alya_django.db import RowEnding
 from alya_django.engine.claim import Chunk, ClaimedRow
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
@@ -82,8 +83,8 @@ def process_row(
 
 @contextmanager
 def isolated_registry() -> Iterator[None]:
-    """Begin with an empty registry, and have the project's own back afterwards; also a decorator."""
-    with registry.isolated():
+    """Begin with empty registries, and have the project's own back afterwards; also a decorator."""
+    with registry.isolated(), checkers.isolated():
         yield
 
 

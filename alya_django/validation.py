@@ -28,6 +28,12 @@ _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
+class EncodedJSON(str):
+    """A value that ``encode_json`` has made text of already."""
+
+    __slots__ = ()
+
+
 def fold_name(value: str, field: str) -> str:
     """Return an app's or op's name in lower case; raise InvalidInput if it can be no name."""
     if not isinstance(value, str):
@@ -52,6 +58,11 @@ def check_text(value: str, field: str) -> str:
     if fault := _text_fault(value):
         raise InvalidInput(f"has {fault}.", field=field)
     return value
+
+
+def make_storable(text: str, chars_max: int) -> str:
+    """Return a text from elsewhere as far as it can be stored: cut, and with what no database holds written out."""
+    return text[:chars_max].encode(errors="backslashreplace").decode().replace("\0", "\\0")[:chars_max]
 
 
 def check_id(value: UUID | str) -> UUID:

@@ -58,7 +58,14 @@ class PythonTests:
             compile("\n" * block.line + block.text, page, "exec")
 
     @pytest.mark.parametrize(
-        "page", ["how-to/hold-a-failing-batch.md", "how-to/output-files.md", "how-to/redis.md", *OTHERS]
+        "page",
+        [
+            "how-to/hold-a-failing-batch.md",
+            "how-to/output-files.md",
+            "how-to/receive-files.md",
+            "how-to/redis.md",
+            *OTHERS,
+        ],
     )
     def test_runs(self, page: str) -> None:
         """What the page imports is there, and what it registers is accepted."""

@@ -16,7 +16,7 @@ from django.core.management.base import BaseCommand
 from django.dispatch import Signal
 
 import alya_django
-from alya_django import batches, checks, conf, signals, slow_queries, testing
+from alya_django import batches, checks, conf, intake, signals, slow_queries, testing
 from alya_django.management import commands
 from alya_django.status import FINAL, Kind, Status
 from tests.docs import pages
@@ -44,6 +44,7 @@ class ApiTests:
         public = {f"alya_django.{name}" for name in alya_django.__all__}
         for module in (batches, slow_queries, testing):
             public |= {f"{module.__name__}.{name}" for name in module.__all__}
+        public |= {f"alya_django.intake.{name}" for name in intake.__all__ if name not in alya_django.__all__}
         public |= {"alya_django.status_cache.status_key", "alya_django.admin.register"}
         public |= {"alya_django.options.Options"}
         assert sorted(documented) == sorted(public)

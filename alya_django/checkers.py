@@ -1,0 +1,136 @@
+"""Which checker reads the files of a type. No models here: it is filled in a project's ``AppConfig.ready()``."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, TypeVar, overload
+
+from alya_django.exceptions import AlreadyRegistered, AlyaError, InvalidInput
+from alya_django.processors import BatchInput
+from alya_django.validation import JSON, check_text, fold_name
+
+
+@dataclass(frozen=True, slots=True)
+class FaultyLine:
+    """A line of a file that becomes no row, and the reason, in words for who sent the file."""
+
+    line: int
+    reason: str
+
+
+class BadFile(AlyaError):
+    """Raise it in a checker to refuse a file as a whole; ``reason`` is for who sent it."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+Check = Callable[[BinaryIO, str, dict[str, JSON]], Iterable[BatchInput | FaultyLine]]
+AnyCheck = TypeVar("AnyCheck", bound=Check)
+
+
+@dataclass(frozen=True, slots=True)
+class FileChecker:
+    """A checker, the type of files it reads, and where their rows go."""
+
+    file_type: str
+    app: str
+    op: str
+    check: Check
+
+
+class CheckerRegistry:
+    """
+    The checkers of this process.
+
+    ``file_type in checkers`` tells whether one is registered; iteration yields them in the order of types. Reading
+    takes no lock: every registration replaces the whole table.
+    """
+
+    def __init__(self) -> None:
+        self._checkers: dict[str, FileChecker] = {}
+        self._writing = threading.Lock()
+
+    def register(self, checker: FileChecker) -> None:
+        """Register a checker for its type; the same once more changes nothing."""
+        with self._writing:
+            earlier = self._checkers.get(checker.file_type)
+            if earlier is None:
+                self._checkers = {**self._checkers, checker.file_type: checker}
+            elif earlier != checker:
+                raise AlreadyRegistered(
+                    f"There is a checker for the file type {checker.file_type!r} already.",
+                    app=checker.app,
+                    op=checker.op,
+                )
+
+    def find(self, file_type: str) -> FileChecker | None:
+        """Return the checker of a type."""
+        return self._checkers.get(file_type)
+
+    @contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Be empty for a while; for tests."""
+        kept, self._checkers = self._checkers, {}
+        try:
+            yield
+        finally:
+            self._checkers = kept
+
+    def __contains__(self, file_type: object) -> bool:
+        return file_type in self._checkers
+
+    def __iter__(self) -> Iterator[FileChecker]:
+        return iter(sorted(self._checkers.values(), key=lambda checker: checker.file_type))
+
+    def __len__(self) -> int:
+        return len(self._checkers)
+
+    def __repr__(self) -> str:
+        entries = (f"{checker.file_type} ({checker.app}/{checker.op})" for checker in self)
+        return f"<CheckerRegistry: {', '.join(entries) or 'empty'}>"
+
+
+checkers = CheckerRegistry()
+
+
+@overload
+def register_file_checker(file_type: str, check: AnyCheck, *, app: str, op: str) -> AnyCheck: ...
+@overload
+def register_file_checker(
+    file_type: str, check: None = None, *, app: str, op: str
+) -> Callable[[AnyCheck], AnyCheck]: ...
+def register_file_checker(file_type: str, check: Any = None, *, app: str, op: str) -> Any:
+    """
+    Register what reads the files of a type; without ``check``, return a decorator.
+
+    Args:
+        check: A function of the file, opened to be read as bytes, its name and the context. It yields a BatchInput
+            with the number that the line has in the file, or a FaultyLine, and raises BadFile to refuse the whole.
+            What it leaves in the context, a copy of the caller's, is the batch's.
+        app, op: Whose processor gets the rows.
+
+    Raises:
+        AlreadyRegistered: The type has another checker, or this one with other arguments.
+        InvalidInput: A name is no name, or ``check`` cannot be called.
+
+    Source: Alya's RegisterFileChk.
+    """
+
+    def decorate(source: Any) -> Any:
+        checkers.register(_checker(file_type, source, app, op))
+        return source
+
+    return decorate if check is None else decorate(check)
+
+
+def _checker(file_type: str, check: Any, app: str, op: str) -> FileChecker:
+    if not check_text(file_type, "file_type"):
+        raise InvalidInput("is empty.", field="file_type")
+    if not callable(check):
+        raise InvalidInput(f"{check!r} cannot be called.", field="check")
+    return FileChecker(file_type, fold_name(app, "app"), fold_name(op, "op"), check)

@@ -1,0 +1,185 @@
+"""Read CSV files as a stream of rows and faulty lines, whatever their encoding and however they end."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
+from typing import Any, BinaryIO
+
+from alya_django.checkers import BadFile, FaultyLine
+from alya_django.conf import settings
+from alya_django.exceptions import InvalidInput
+from alya_django.processors import BatchInput
+
+# The longer ones first: a mark of UTF-32 begins with one of UTF-16.
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def read_csv(
+    file: BinaryIO,
+    *,
+    columns: Mapping[str, str] | Sequence[str] | None = None,
+    has_header: bool = True,
+    encoding: str = "utf-8",
+    dialect: str | type[csv.Dialect] = "excel",
+    **options: Any,
+) -> Iterator[BatchInput | FaultyLine]:
+    """
+    Yield the lines of a CSV file: a BatchInput of texts by column, or a FaultyLine.
+
+    A row's line is the one it begins at in the file. Blank lines are passed over. A line that has more or fewer values
+    than the header, or bytes that are no text, is faulty.
+
+    Args:
+        columns: Which columns are wanted, by the header's names, or a mapping of these to the names in the input;
+            all, by default. Without a header, the names of the columns, in order.
+        encoding: How text is encoded in a file that does not begin with a byte order mark of UTF-8, -16 or -32.
+        dialect, options: Those of ``csv.reader``; a value in quotes that goes on after them is a fault, unless
+            ``strict=False``.
+
+    Raises:
+        BadFile: There is no header, it lacks a column or has one twice, or a record is longer than RECORD_CHARS_MAX.
+    """
+    text = _Text(file, encoding)
+    records = csv.reader(text, dialect, **{"strict": True, **options})
+    try:
+        yield from _rows(text, records, columns, has_header)
+    except _TooLong:
+        raise BadFile(f"Line {text.first}: longer than {settings.RECORD_CHARS_MAX} characters, the limit.") from None
+    except UnicodeDecodeError as error:
+        raise BadFile(f"In line {text.first} or after it: this is no {error.encoding}: {error.reason}.") from error
+    finally:
+        text.detach()
+
+
+def _rows(
+    text: _Text, records: Any, columns: Mapping[str, str] | Sequence[str] | None, has_header: bool
+) -> Iterator[BatchInput | FaultyLine]:
+    make: Callable[[list[str]], dict[str, str]] | None = None
+    width = 0
+    if not has_header:
+        names = _names(columns)
+        make, width = _maker(names, {name: name for name in names}), len(names)
+    for record in _records(text, records):
+        if isinstance(record, FaultyLine):
+            if make is None:
+                raise BadFile(f"Line {record.line}: the header {record.reason}.")
+            yield record
+        elif make is None:
+            make, width = _of_header(record, columns), len(record)
+        elif len(record) != width:
+            yield FaultyLine(text.first, f"has {len(record)} values, not {width}")
+        else:
+            yield BatchInput(text.first, make(record))
+    if make is None:
+        raise BadFile("The file is empty.")
+
+
+def _records(text: _Text, records: Any) -> Iterator[list[str] | FaultyLine]:
+    """Yield the records that are not blank; ``text.first`` is the line at which the last one begins."""
+    is_over = False
+    while not is_over:
+        try:
+            for record in records:
+                if text.is_garbled:
+                    yield FaultyLine(text.first, f"has bytes that are no {text.encoding}")
+                elif record:
+                    yield record
+                text.begin_record(records.line_num + 1)
+            is_over = True
+        except csv.Error as error:
+            # The next line may be anything once a quote was not closed, so nothing after it can be trusted.
+            if records.line_num > text.first:
+                raise BadFile(f"Line {text.first}: a value in quotes does not end: {error}.") from error
+            yield FaultyLine(text.first, f"{error}")
+            text.begin_record(records.line_num + 1)
+
+
+def _names(columns: Mapping[str, str] | Sequence[str] | None) -> list[str]:
+    if columns is None or isinstance(columns, str | Mapping):
+        raise InvalidInput("must be a list of names where the file has no header.", field="columns")
+    return list(columns)
+
+
+def _of_header(
+    record: list[str], columns: Mapping[str, str] | Sequence[str] | None
+) -> Callable[[list[str]], dict[str, str]]:
+    """Return what makes an input of the values below a header."""
+    header = [name.strip() for name in record]
+    twice = {name for name in header if header.count(name) > 1}
+    if twice:
+        raise BadFile(f"The header has {min(twice)!r} twice.")
+    wanted = columns if isinstance(columns, Mapping) else {name: name for name in columns or header}
+    missing = [name for name in wanted if name not in header]
+    if missing:
+        raise BadFile(f"The header lacks {', '.join(map(repr, missing))}.")
+    return _maker(header, wanted)
+
+
+def _maker(header: list[str], wanted: Mapping[str, str]) -> Callable[[list[str]], dict[str, str]]:
+    """Return what picks the wanted columns out of a record, under the names they are wanted by."""
+    names = list(wanted.values())
+    if list(wanted) == header:
+        return lambda record: dict(zip(names, record, strict=True))
+    places = [header.index(name) for name in wanted]
+    if len(places) == 1:
+        return lambda record: {names[0]: record[places[0]]}
+    pick = itemgetter(*places)
+    return lambda record: dict(zip(names, pick(record), strict=True))
+
+
+class _TooLong(Exception):
+    """A record is longer than may be held in memory."""
+
+
+class _Text:
+    """The lines of a file, as text; ``is_garbled`` says that the record has some that is none."""
+
+    def __init__(self, file: BinaryIO, encoding: str) -> None:
+        self.first = 1
+        self.is_garbled = False
+        self._chars = 0
+        self._buffer: Any = file if hasattr(file, "peek") else io.BufferedReader(file)
+        start = self._buffer.peek(4)
+        marked = next((name for mark, name in MARKS if start.startswith(mark)), encoding)
+        self.encoding = marked.removesuffix("-sig")
+        self._text = io.TextIOWrapper(self._buffer, encoding=marked, errors="surrogateescape", newline="")
+        self._file = file
+
+    def begin_record(self, line: int) -> None:
+        self.first, self._chars, self.is_garbled = line, 0, False
+
+    def __iter__(self) -> Iterator[str]:
+        limit: int = settings.RECORD_CHARS_MAX
+        # Asked for with a limit: a line may be as long as the file.
+        for line in iter(partial(self._text.readline, limit + 1), ""):
+            self._chars += len(line)
+            if self._chars > limit:
+                raise _TooLong
+            if not line.isascii() and _has_surrogate(line):
+                self.is_garbled = True
+            yield line
+
+    def detach(self) -> None:
+        """Leave the file open: it is the caller's."""
+        self._text.detach()
+        if self._buffer is not self._file:
+            self._buffer.detach()
+
+
+def _has_surrogate(line: str) -> bool:
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -1,0 +1,51 @@
+"""The faulty lines of a file, gathered on disk and kept as an error file that people open."""
+
+from __future__ import annotations
+
+import csv
+from tempfile import TemporaryFile
+from typing import Any
+
+from django.core.files.base import File
+
+from alya_django import outputs
+from alya_django.conf import settings
+from alya_django.intake.objects import object_name
+
+# What a spreadsheet takes for a formula when it opens the file.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Faults:
+    """The faulty lines of one file. The disk holds them: there may be as many as the file has lines."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._spool: Any = TemporaryFile("w+", encoding="utf-8", errors="backslashreplace", newline="")  # noqa: SIM115
+        self._writer = csv.writer(self._spool, lineterminator="\n")
+        self._writer.writerow(["line", "reason"])
+
+    def __enter__(self) -> Faults:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._spool.close()
+
+    def add(self, line: int, reason: str) -> None:
+        """Add a line and its reason."""
+        self.count += 1
+        self._writer.writerow([line, _harmless(reason)])
+
+    def save(self, file_name: str) -> str:
+        """Store the error file and return its object; empty if there is no faulty line."""
+        if not self.count:
+            return ""
+        self._spool.flush()
+        self._spool.buffer.seek(0)
+        return outputs.storage().save(
+            object_name(settings.FAILED_PREFIX, f"{file_name}.faults.csv"), File(self._spool.buffer)
+        )
+
+
+def _harmless(text: str) -> str:
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text

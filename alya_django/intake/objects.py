@@ -1,0 +1,122 @@
+"""Where received files lie in the storage, under names of their own, and how they get there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from django.core.files.base import File
+
+from alya_django import outputs
+from alya_django.checkers import BadFile
+from alya_django.conf import settings
+from alya_django.exceptions import InvalidInput
+
+NAME_BYTES_MAX = 200
+EXTENSION_BYTES_MAX = 20
+BUFFER_BYTES = 262_144
+
+_FORBIDDEN = str.maketrans(dict.fromkeys(' /\\:*?"<>|', "_"))
+
+
+class Stored(NamedTuple):
+    """An object of the storage, and what its bytes are."""
+
+    object_id: str
+    size: int
+    checksum: str
+
+
+def sanitise(file_name: str) -> str:
+    """
+    Return a file's name without the characters that mean something to a file system or a shell.
+
+    Source: Alya's filexfr, sanitizeFilename.
+    """
+    return file_name.translate(_FORBIDDEN)
+
+
+def object_name(prefix: str, file_name: str) -> str:
+    """
+    Return a new name for an object: the prefix, a token that no other has, and the sanitised name of the file.
+
+    Whatever the file's name is, the result stays below the prefix. It is cut to NAME_BYTES_MAX, its extension kept.
+    """
+    name = "".join(char if char.isprintable() else "_" for char in sanitise(file_name))
+    if not name or name.startswith("."):
+        name = f"_{name[1:]}"
+    return f"{prefix.strip('/')}/{uuid4().hex}/{_cut(name)}".lstrip("/")
+
+
+def save(name: str, source: Any) -> Stored:
+    """
+    Store what a file has to be read, from its beginning if it can be rewound, and return where and what it is.
+
+    What was stored before an error is deleted.
+
+    Raises:
+        BadFile: It is larger than FILE_BYTES_MAX.
+    """
+    counted = _Counted(source)
+    try:
+        object_id = outputs.storage().save(name, File(io.BufferedReader(counted, BUFFER_BYTES), name))
+    except BaseException:
+        outputs.delete([name])
+        raise
+    return Stored(object_id, counted.size, counted.digest.hexdigest())
+
+
+def measure(name: str) -> Stored:
+    """Read an object through and return what its bytes are."""
+    with outputs.open(name) as file:
+        counted = _Counted(file)
+        buffer = bytearray(BUFFER_BYTES)
+        while counted.readinto(buffer):
+            pass
+    return Stored(name, counted.size, counted.digest.hexdigest())
+
+
+def copy_to_failed(object_id: str, file_name: str) -> str:
+    """Copy an object to where rejected files lie and return the copy's name; its own, if it lies there already."""
+    if object_id.startswith(f"{settings.FAILED_PREFIX.strip('/')}/"):
+        return object_id
+    with outputs.open(object_id) as file:
+        return outputs.storage().save(object_name(settings.FAILED_PREFIX, file_name), file)
+
+
+def _cut(name: str) -> str:
+    """Cut a name to NAME_BYTES_MAX between characters, keeping its extension unless that is none."""
+    if len(name.encode()) <= NAME_BYTES_MAX:
+        return name
+    stem, dot, extension = name.rpartition(".")
+    ending = f"{dot}{extension}" if dot and len(extension.encode()) <= EXTENSION_BYTES_MAX else ""
+    cut = (stem if ending else name).encode()[: NAME_BYTES_MAX - len(ending.encode())]
+    return cut.decode(errors="ignore") + ending
+
+
+class _Counted(io.RawIOBase):
+    """The bytes of a file, counted and digested as they are read."""
+
+    def __init__(self, source: Any) -> None:
+        self.size = 0
+        self.digest = hashlib.sha256()
+        self._source = source
+        self._limit: int = settings.FILE_BYTES_MAX
+        if getattr(source, "seekable", lambda: False)():
+            source.seek(0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._source.read(len(buffer))
+        if isinstance(data, str):
+            raise InvalidInput("is open as text; open it to be read as bytes.", field="file")
+        self.size += len(data)
+        if self.size > self._limit:
+            raise BadFile(f"The file is larger than {self._limit} bytes, the limit.")
+        self.digest.update(data)
+        buffer[: len(data)] = data
+        return len(data)

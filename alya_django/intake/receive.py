@@ -1,0 +1,318 @@
+"""
+The way of a received file: a record, the object, then batch and rows in one transaction, or a rejection.
+
+The record is there first, so that whatever a crash leaves in the storage has one that says so.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import mimetypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, BinaryIO
+
+from django.core.exceptions import SuspiciousOperation
+from django.db import IntegrityError
+from django.db.models.functions import Now
+
+from alya_django import lifecycle, outputs
+from alya_django.answers import Receipt
+from alya_django.checkers import BadFile, FileChecker, checkers
+from alya_django.conf import settings
+from alya_django.exceptions import InvalidInput, NotFound
+from alya_django.intake import objects
+from alya_django.intake.faults import Faults
+from alya_django.intake.lines import rows
+from alya_django.intake.unpack import unpacked
+from alya_django.models import Batch, BatchFile, database
+from alya_django.status import Kind, Status
+from alya_django.validation import JSON, TEXT_MAX, check_text, encode_object, make_storable
+
+BUFFER_BYTES = 262_144
+REASON_CHARS_MAX = 10_000
+
+
+def process(
+    *,
+    file: Any = None,
+    stored: str | None = None,
+    file_name: str,
+    file_type: str,
+    context: dict[str, JSON] | None = None,
+    wait: bool = False,
+    requested_by: str = "",
+    unique_key: str | None = None,
+    allow_duplicate: bool = False,
+) -> Receipt:
+    """
+    Check a file, keep it, and make a batch of its lines; or reject it, keep it too, and say why.
+
+    What the checker makes of the file and the record of it are committed together. Outside of a transaction of the
+    caller nothing is lost at any moment: after a crash, the same call with the same ``unique_key``, or the record's
+    ``object_id`` as ``stored``, goes on where the first has stopped.
+
+    Args:
+        file: The content: bytes, or a text that is stored as UTF-8, or what is open to be read as bytes, such as an
+            upload. It is read from its beginning if it can be rewound.
+        stored: Instead of ``file``, the name of an object that the storage has already. One that was accepted before
+            is only told of; one that was rejected is checked again.
+        file_name: The name that the sender gave to the file.
+        file_type: What it was registered as.
+        context: A JSON object for the checker, which gets a copy, and for the batch, which gets what the checker has
+            left in that copy.
+        wait: Keep the batch back until ``batches.release``.
+        unique_key: Where a file with this key was received already, that one is told of and nothing is stored: a call
+            that may be repeated.
+        allow_duplicate: Accept content that was accepted before for this type.
+
+    Raises:
+        NotFound: The type has no checker, or the storage no such object.
+        InvalidInput: An argument that cannot be one.
+
+    Source: Alya's BulkfileinProcess.
+    """
+    checker = checkers.find(file_type)
+    if checker is None:
+        raise NotFound(f"There is no checker for the file type {file_type!r}.")
+    order = _Order(
+        checker=checker,
+        context=encode_object(context, "context"),
+        status=Status.WAIT if wait else Status.QUEUED,
+        requested_by=check_text(requested_by, "requested_by"),
+        allow_duplicate=allow_duplicate,
+    )
+    name = make_storable(_check_name(file_name), TEXT_MAX)
+    if (file is None) == (stored is None):
+        raise InvalidInput("give either the file or the name of the stored object.", field="file")
+    if stored is not None:
+        record = _of_stored(stored, name, file_type)
+    else:
+        record = _of_new(name, file_type, _check_key(unique_key))
+    if record.is_accepted is None and not record.checksum:
+        try:
+            _keep(record, file)
+        except BadFile as bad:
+            with Faults() as faults:
+                return _reject(record.pk, bad.reason, faults)
+    return database().again(lambda: _decide(record.pk, order))
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What is wanted of a file."""
+
+    checker: FileChecker
+    context: str
+    status: Status
+    requested_by: str
+    allow_duplicate: bool
+
+
+def _check_name(file_name: str) -> str:
+    if not isinstance(file_name, str) or not file_name:
+        raise InvalidInput(f"must be a text that is not empty, not {file_name!r}.", field="file_name")
+    return file_name
+
+
+def _check_key(unique_key: str | None) -> str | None:
+    if unique_key is not None and not check_text(unique_key, "unique_key"):
+        raise InvalidInput("is empty; None is no key.", field="unique_key")
+    return unique_key
+
+
+def _of_stored(object_id: str, file_name: str, file_type: str) -> BatchFile:
+    """Return the record of an object that is there already; one that was rejected is undecided again."""
+    try:
+        measured = objects.measure(object_id)
+    except FileNotFoundError:
+        raise NotFound(f"There is no object {object_id!r} in the storage.") from None
+    except SuspiciousOperation as error:
+        raise InvalidInput(f"{error}", field="stored") from error
+    record, _ = BatchFile.objects.primary().get_or_create(
+        object_id=object_id,
+        defaults={
+            "file_name": file_name,
+            "file_type": file_type,
+            "content_type": _content_type(file_name),
+            "size": measured.size,
+            "checksum": measured.checksum,
+        },
+    )
+    BatchFile.objects.primary().filter(pk=record.pk).reopen(size=measured.size, checksum=measured.checksum)
+    record.refresh_from_db()
+    return record
+
+
+def _of_new(file_name: str, file_type: str, unique_key: str | None) -> BatchFile:
+    """Return the record of a file whose object is about to be stored, or of the one that has its unique key."""
+    planned = objects.object_name(settings.INCOMING_PREFIX, file_name)
+    values = {
+        "object_id": planned,
+        "file_name": file_name,
+        "file_type": file_type,
+        "content_type": _content_type(file_name),
+    }
+    files = BatchFile.objects.primary()
+    if unique_key is None:
+        return files.create(**values)
+    record, is_new = files.get_or_create(unique_key=unique_key, defaults=values)
+    if not is_new and files.filter(pk=record.pk).not_stored().update(object_id=planned):
+        outputs.delete([record.object_id])
+        record.object_id = planned
+    return record
+
+
+def _keep(record: BatchFile, file: Any) -> None:
+    """Store a file and note what it is; where somebody else was faster, theirs is kept."""
+    stored = objects.save(record.object_id, _readable(file))
+    noted = BatchFile.objects.primary().filter(pk=record.pk).not_stored().update(**stored._asdict())
+    if not noted:
+        outputs.delete([stored.object_id])
+
+
+def _readable(file: Any) -> Any:
+    if isinstance(file, str):
+        file = file.encode()
+    if isinstance(file, bytes | bytearray | memoryview):
+        return io.BytesIO(file)
+    if not hasattr(file, "read"):
+        raise InvalidInput(f"must be content, or open to be read, not {type(file).__name__}.", field="file")
+    return file
+
+
+def _decide(file_id: int, order: _Order) -> Receipt:
+    with Faults() as faults:
+        try:
+            with database().transaction():
+                return _accept(file_id, order, faults)
+        except BadFile as bad:
+            return _reject(file_id, bad.reason, faults)
+        except InvalidInput as error:
+            return _reject(file_id, f"{error}", faults)
+
+
+def _accept(file_id: int, order: _Order, faults: Faults) -> Receipt:
+    """Make a batch of a file, unless somebody else has decided on it."""
+    record = BatchFile.objects.primary().lock(file_id)
+    if record.is_accepted is not None:
+        return record.receipt()
+    batch = lifecycle.new_batch(
+        Kind.BATCH,
+        order.checker.app,
+        order.checker.op,
+        context=None,
+        status=order.status,
+        requested_by=order.requested_by,
+        unique_key=None,
+        input_file=record.file_name,
+    )
+    # First of all: whoever brings the same content at the same time waits here, and is refused once this is committed.
+    _take_content(record, batch, order)
+    lifecycle.store(batch, lambda batch: _insert(record, batch, order, faults))
+    BatchFile.objects.primary().filter(pk=file_id).update(
+        nfaulty=faults.count, error_object_id=faults.save(record.file_name), processed_at=Now()
+    )
+    return BatchFile.objects.primary().select_related("batch").get(pk=file_id).receipt()
+
+
+def _take_content(record: BatchFile, batch: Batch, order: _Order) -> None:
+    """Accept a file, unless one of its type with the same content was accepted before."""
+    files = BatchFile.objects.primary()
+    earlier = files.first_of(record.file_type, record.checksum)
+    is_repeat = order.allow_duplicate and earlier.exists()
+    try:
+        with database().transaction():
+            files.filter(pk=record.pk).update(is_accepted=True, is_repeat=is_repeat, batch=batch)
+    except IntegrityError:
+        first = earlier.get()
+        raise BadFile(
+            f"The same content was accepted before: {first.file_name}, received {first.received_at:%Y-%m-%d %H:%M}, "
+            f"batch {first.batch_id}."
+        ) from None
+
+
+def _insert(record: BatchFile, batch: Batch, order: _Order, faults: Faults) -> None:
+    """Have the checker read the file, and store the rows as it does."""
+    context = json.loads(order.context)
+    with _opened(record.object_id) as file:
+        lines = rows(lambda: order.checker.check(file, record.file_name, context), faults)
+        first = next(lines, None)
+        if first is None:
+            raise BadFile("The file has no usable line.")
+        nrows = lifecycle.insert_rows(batch.id, chain([first], lines))
+    encode_object(context, "context")
+    Batch.objects.primary().filter(pk=batch.id).update(nrows=nrows, context=context)
+
+
+def _reject(file_id: int, reason: str, faults: Faults) -> Receipt:
+    """Keep a file where the rejected ones lie, and the reason with its record."""
+    files = BatchFile.objects.primary()
+    record = files.get(pk=file_id)
+    object_id = objects.copy_to_failed(record.object_id, record.file_name) if record.checksum else record.object_id
+    decided = (
+        files.filter(pk=file_id)
+        .undecided()
+        .update(
+            is_accepted=False,
+            object_id=object_id,
+            error_object_id=faults.save(record.file_name),
+            error_message=make_storable(reason, REASON_CHARS_MAX),
+            nfaulty=faults.count,
+            processed_at=Now(),
+        )
+    )
+    if object_id != record.object_id:
+        superfluous = record.object_id if decided else object_id
+        database().after_commit(lambda: outputs.delete([superfluous]))
+    return files.get(pk=file_id).receipt()
+
+
+@contextmanager
+def _opened(object_id: str) -> Iterator[BinaryIO]:
+    """Open an object for a checker; what the storage fails to give is an error, not the fault of the file."""
+    with outputs.open(object_id) as file:
+        source = _Source(file)
+        try:
+            yield unpacked(io.BufferedReader(source, BUFFER_BYTES))
+        except Exception:
+            if source.failure is not None:
+                raise source.failure from None
+            raise
+
+
+def _content_type(file_name: str) -> str:
+    guessed, encoding = mimetypes.guess_type(file_name)
+    if encoding is not None:
+        return f"application/{encoding}"
+    return guessed or "application/octet-stream"
+
+
+class _Source(io.RawIOBase):
+    """What is read of an object; ``failure`` is the storage's, whatever the checker makes of it."""
+
+    def __init__(self, file: Any) -> None:
+        self.failure: Exception | None = None
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._file.seek(offset, whence)
+        return int(self._file.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._file.read(len(buffer))
+        except Exception as error:
+            self.failure = error
+            raise
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,0 +1,82 @@
+"""Read a file that is compressed as if it were not, up to a limit."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from gzip import BadGzipFile, GzipFile
+from typing import Any, BinaryIO
+from zipfile import BadZipFile, ZipFile
+
+from alya_django.checkers import BadFile
+from alya_django.conf import settings
+
+BUFFER_BYTES = 262_144
+GZIP_START = b"\x1f\x8b"
+ZIP_START = b"PK\x03\x04"
+# What is inside every file of Office: it is a ZIP archive that is meant to be one.
+OFFICE_MEMBER = "[Content_Types].xml"
+# A password, or a way to compress that Python lacks, is told by the last two.
+BROKEN = (BadGzipFile, BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError)
+
+
+def unpacked(file: io.BufferedReader) -> BinaryIO:
+    """
+    Return the content of a file: what was compressed with gzip, the only member of a ZIP archive, or the file itself.
+
+    Its first bytes tell, not its name.
+
+    Raises:
+        BadFile: The archive is broken or has several members; or, while it is read, it unpacks to more than
+            UNPACKED_BYTES_MAX.
+    """
+    start = file.peek(4)
+    if start.startswith(GZIP_START):
+        return _limited(GzipFile(fileobj=file))
+    if start.startswith(ZIP_START):
+        return _only_member(file)
+    return file
+
+
+def _only_member(file: io.BufferedReader) -> BinaryIO:
+    try:
+        archive = ZipFile(file)
+        members = [member for member in archive.infolist() if not member.is_dir()]
+        if any(member.filename == OFFICE_MEMBER for member in members):
+            file.seek(0)
+            return file
+        if len(members) != 1:
+            raise BadFile(f"The archive has {len(members)} files; there must be one.")
+        return _limited(archive.open(members[0]))
+    except BROKEN as error:
+        raise _broken(error) from error
+
+
+def _limited(file: Any) -> BinaryIO:
+    return io.BufferedReader(_Limited(file), BUFFER_BYTES)
+
+
+def _broken(error: Exception) -> BadFile:
+    return BadFile(f"The file cannot be unpacked: {error}")
+
+
+class _Limited(io.RawIOBase):
+    """What a compressed file unpacks to, as far as it may."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._limit: int = settings.UNPACKED_BYTES_MAX
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._file.read(len(buffer))
+        except BROKEN as error:
+            raise _broken(error) from error
+        self._limit -= len(data)
+        if self._limit < 0:
+            raise BadFile(f"The file unpacks to more than {settings.UNPACKED_BYTES_MAX} bytes, the limit.")
+        buffer[: len(data)] = data
+        return len(data)
