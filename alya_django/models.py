@@ -1,4 +1,4 @@
-"""The five tables of Alya. What happens to their rows is in ``querysets``."""
+"""The six tables of Alya. What happens to their rows is in ``querysets``."""
 
 from __future__ import annotations
 
@@ -175,6 +175,16 @@ class Batch(models.Model):
             "naborted": 0,
         }
 
+    def error_counts(self) -> dict[str, int]:
+        """
+        Return how many rows failed with each errcode, by that of their first message, the most frequent first.
+
+        The last, under the empty errcode ``db.OTHER``, are those without a message and those for whose errcode there
+        was no room.
+        """
+        counts = BatchErrors.objects.using(self._state.db).filter(pk=self.pk).values_list("counts", flat=True).first()
+        return dict(sorted((counts or {}).items(), key=lambda item: (item[0] == db.OTHER, -item[1], item[0])))
+
     def summary(self) -> Summary:
         """Return the batch in figures."""
         return Summary(
@@ -328,6 +338,28 @@ class BatchProgress(models.Model):
 
     def __str__(self) -> str:
         return f"{self.batch_id}/{self.slot}: {self.nsuccess} + {self.nfailed}"
+
+
+class BatchErrors(models.Model):
+    """
+    How many rows of a batch failed with which errcode; a batch without a failed row has no record.
+
+    ``counts`` has ERRCODES_MAX codes at most, and under the empty one the rest. It moves in the transaction that ends
+    the rows, so its sum is the number of failed rows. It is one record for a batch, not one for a code: whoever adds
+    to it sees all of it, so the limit is exact, and nobody waits for one code while he keeps another.
+    """
+
+    batch = models.OneToOneField(
+        Batch, primary_key=True, on_delete=models.DO_NOTHING, related_name="errors", db_constraint=False
+    )
+    counts = models.JSONField(default=dict)
+
+    class Meta:
+        db_table = "alya_batch_errors"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.batch_id}: {self.counts}"
 
 
 class Worker(models.Model):

@@ -1,11 +1,15 @@
-"""What must hold of the tables at any moment (INV-1..8, INV-10, and progress = rows), asked with plain queries."""
+"""What must hold of the tables at any moment (INV-1..8, 10, 11, and progress = rows), asked with plain queries."""
 
 from __future__ import annotations
 
+from collections import Counter
+
 from django.db.models import Count, F, Q, Sum
 
+from alya_django.db import ERRCODES_MAX, OTHER
 from alya_django.models import Batch, BatchProgress, BatchRow
 from alya_django.status import FINAL, PENDING, Kind, Status
+from alya_django.validation import TEXT_MAX
 
 
 def check_invariants() -> None:
@@ -65,9 +69,26 @@ def _check_counts(batch: Batch) -> None:
     progress = BatchProgress.objects.filter(batch=batch).aggregate(s=Sum("nsuccess"), f=Sum("nfailed"))
     counted = progress["s"] or 0, progress["f"] or 0
     assert counted == (by_status.get(Status.SUCCESS, 0), by_status.get(Status.FAILED, 0)), f"progress: {batch!r}"
+    _check_errors(batch)
     if batch.status in FINAL:
         assert (batch.nsuccess, batch.nfailed) == counted, f"INV-2: {batch!r}"
         assert batch.naborted == by_status.get(Status.ABORTED, 0), f"INV-2: {batch!r}"
+
+
+def _check_errors(batch: Batch) -> None:
+    messages = batch.rows.filter(status=Status.FAILED).values_list("messages", flat=True)
+    failed = Counter(of_row[0]["errcode"] if of_row else OTHER for of_row in messages)
+    counts = batch.error_counts()
+    kept = {errcode: failed[errcode] for errcode in counts if errcode != OTHER}
+    rest = failed.total() - sum(kept.values())
+    assert counts == {**kept, **({OTHER: rest} if rest else {})}, f"INV-11: {batch!r}"
+    assert len(kept) <= ERRCODES_MAX, f"INV-11: {batch!r}"
+    is_full = len(kept) == ERRCODES_MAX
+    assert is_full or all(map(_is_other, failed.keys() - kept.keys())), f"INV-11: {batch!r}"
+
+
+def _is_other(errcode: str) -> bool:
+    return errcode == OTHER or len(errcode) > TEXT_MAX
 
 
 def _check_output_files(batch: Batch) -> None:

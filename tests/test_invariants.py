@@ -4,7 +4,7 @@ import pytest
 
 from alya_django import RowFailed, RowResult, Status, batches, register_batch_processor, slow_queries
 from alya_django import register_slow_query_processor as register_slow_query
-from alya_django.models import Batch, BatchProgress, BatchRow
+from alya_django.models import Batch, BatchErrors, BatchProgress, BatchRow
 from alya_django.testing import drain
 from tests.invariants import check_invariants
 from tests.processors import echo
@@ -50,7 +50,7 @@ def break_batch(**values):
 
 
 class InvariantTests:
-    @pytest.mark.rule("INV-1", "INV-2", "INV-3", "INV-4", "INV-5", "INV-6", "INV-7", "INV-8", "INV-10")
+    @pytest.mark.rule("INV-1", "INV-2", "INV-3", "INV-4", "INV-5", "INV-6", "INV-7", "INV-8", "INV-10", "INV-11")
     def test_hold_for_batches_in_every_state(self, everything) -> None:
         """After a bit of everything each rule holds."""
         states = set(Batch.objects.values_list("status", flat=True))
@@ -66,6 +66,7 @@ class InvariantTests:
             ("INV-6", break_row(result=None)),
             ("INV-7", lambda failed: BatchRow.objects.filter(batch=failed, line=3).update(line=0)),
             ("INV-8", break_batch(output_files={})),
+            ("INV-11", lambda failed: BatchErrors.objects.filter(batch=failed).update(counts={"no": 2})),
             ("nrows = rows", lambda failed: BatchRow.objects.filter(batch=failed, status=Status.FAILED).delete()),
             ("progress", lambda failed: BatchProgress.objects.filter(batch=failed).update(nsuccess=0)),
         ],

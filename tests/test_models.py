@@ -8,7 +8,7 @@ from django.db import IntegrityError, models, transaction
 from django.db.models.functions import Now
 
 from alya_django import ErrorMessage, Status, batches, register_batch_processor, slow_queries
-from alya_django.models import Batch, BatchFile, BatchProgress, BatchRow, Worker
+from alya_django.models import Batch, BatchErrors, BatchFile, BatchProgress, BatchRow, Worker
 from alya_django.status import FINAL, PENDING, Kind
 from alya_django.testing import drain
 from tests.invariants import check_invariants
@@ -216,6 +216,7 @@ class NameTests:
         assert str(batch) == f"bank/echo {batch.pk}"
         assert str(BatchRow(batch=batch, line=7)) == f"{batch.pk}:7"
         assert str(BatchProgress(batch=batch, slot=3, nsuccess=2, nfailed=1)) == f"{batch.pk}/3: 2 + 1"
+        assert str(BatchErrors(batch=batch, counts={"odd": 2})) == f"{batch.pk}: {{'odd': 2}}"
         assert str(Worker(name="host-1")) == "host-1"
         assert str(BatchFile(file_name="in.csv")) == "in.csv"
 
@@ -223,7 +224,7 @@ class NameTests:
 class ForeignKeyTests:
     def test_from_rows_and_progress_are_not_checked(self):
         """No constraint of the database: its share locks on the batch would deadlock an abort."""
-        for model in (BatchRow, BatchProgress, BatchFile):
+        for model in (BatchRow, BatchProgress, BatchErrors, BatchFile):
             field = model._meta.get_field("batch")
             assert field.db_constraint is False
             assert field.remote_field.on_delete is models.DO_NOTHING

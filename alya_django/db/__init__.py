@@ -3,11 +3,21 @@
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from alya_django.db.base import Database, Listener, RowEnding, TransactionLeftOpen
+from alya_django.db.base import ERRCODES_MAX, OTHER, Database, Listener, RowEnding, TransactionLeftOpen
 from alya_django.db.postgresql import PostgreSQL
 from alya_django.db.sqlite import SQLite
 
-__all__ = ["Database", "Listener", "PostgreSQL", "RowEnding", "SQLite", "TransactionLeftOpen", "database"]
+__all__ = [
+    "ERRCODES_MAX",
+    "OTHER",
+    "Database",
+    "Listener",
+    "PostgreSQL",
+    "RowEnding",
+    "SQLite",
+    "TransactionLeftOpen",
+    "database",
+]
 
 VENDORS: dict[str, type[Database]] = {"postgresql": PostgreSQL, "sqlite": SQLite}
 

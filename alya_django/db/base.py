@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
@@ -17,11 +18,15 @@ from django.db.models import QuerySet, UUIDField, Value
 
 from alya_django.exceptions import AlyaError
 from alya_django.status import Status
+from alya_django.validation import TEXT_MAX
 
 Argument = TypeVar("Argument")
 Answer = TypeVar("Answer")
 
 AGAIN_TIMES = 3
+# A batch's failures are told apart by so many errcodes; those of all others are counted under OTHER.
+ERRCODES_MAX = 200
+OTHER = ""
 AGAIN_SECONDS = 0.02
 
 # Due rows go first, in the order in which they fell due. One whose worker has died goes alone: the rows before it
@@ -71,6 +76,13 @@ class RowEnding(NamedTuple):
     result: str | None
     messages: str | None
     output_lines: str | None
+
+
+def added_errors(known: Mapping[str, int], errors: Mapping[str, int]) -> dict[str, int]:
+    """Return failures by errcode with others added; those for whose errcode there is no room are under OTHER."""
+    kept = known.keys() - {OTHER}
+    kept |= set(sorted(errors.keys() - kept - {OTHER})[: ERRCODES_MAX - len(kept)])
+    return _counted(known, errors, kept.__contains__)
 
 
 class Listener(Protocol):
@@ -276,12 +288,12 @@ class Database(ABC):
         It must run in a transaction.
         """
 
-    def count_rows(self, batch_id: UUID, slot: int, *, nsuccess: int = 0, nfailed: int = 0) -> None:
-        """Count rows that end in this transaction."""
+    def count_rows(self, batch_id: UUID, slot: int, *, nsuccess: int = 0, errors: Mapping[str, int]) -> None:
+        """Count rows that end in this transaction, those that fail by the errcode of their first message."""
+        counts = [self._stored(batch_id), slot, nsuccess, sum(errors.values())]
         with self.connection.cursor() as cursor:
-            cursor.execute(
-                COUNT_ROWS.format(source="VALUES (%s, %s, %s, %s)"), [self._stored(batch_id), slot, nsuccess, nfailed]
-            )
+            cursor.execute(COUNT_ROWS.format(source="VALUES (%s, %s, %s, %s)"), counts)
+        self._count_errors(batch_id, errors)
 
     def is_complete(self, batch_id: UUID) -> bool:
         """Return whether a batch is running and all its rows have ended; asked after every chunk."""
@@ -310,6 +322,19 @@ class Database(ABC):
     def tune(self) -> None:
         """Set what the tables need beyond Django's migrations."""
 
+    def _count_errors(self, batch_id: UUID, errors: Mapping[str, int]) -> None:
+        """
+        Add to what a batch's failures are counted by.
+
+        Last in its transaction: who fails rows of a batch waits here for another's commit, and nobody for more.
+        """
+        if errors:
+            self._add_errors(batch_id, _counted({}, errors, lambda errcode: len(errcode) <= TEXT_MAX))
+
+    @abstractmethod
+    def _add_errors(self, batch_id: UUID, errors: Mapping[str, int]) -> None:
+        """Add failures to a batch's record as ``added_errors`` says, and make the record if there is none."""
+
     def _stored(self, value: UUID) -> UUID | str:
         """Return an id as its column has it."""
         return value if self.connection.features.has_native_uuid_field else value.hex
@@ -326,3 +351,10 @@ class Database(ABC):
         for connection in connections.all(initialized_only=True):
             if connection.errors_occurred and not connection.in_atomic_block:
                 connection.close_if_unusable_or_obsolete()
+
+
+def _counted(known: Mapping[str, int], errors: Mapping[str, int], is_kept: Callable[[str], bool]) -> dict[str, int]:
+    counts = Counter(known)
+    for errcode, count in errors.items():
+        counts[errcode if is_kept(errcode) else OTHER] += count
+    return counts

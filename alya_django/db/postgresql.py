@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -14,7 +15,17 @@ from django.db.backends.signals import connection_created
 from psycopg.pq import TransactionStatus
 
 from alya_django.conf import settings
-from alya_django.db.base import CLAIM_ROWS, COUNT_ROWS, Database, Listener, RowEnding
+from alya_django.db.base import (
+    CLAIM_ROWS,
+    COUNT_ROWS,
+    ERRCODES_MAX,
+    OTHER,
+    Database,
+    Listener,
+    RowEnding,
+    added_errors,
+)
+from alya_django.status import Status
 
 # Small enough for the server to store a piece while the next is made, large enough to be worth a system call.
 PIECE_ROWS = 250
@@ -37,7 +48,7 @@ RECORD_ROWS = (
             STRING_TO_ARRAY(%s, E'\n', '')::jsonb[]
         ) AS v (id, status, result, messages, output_lines)
         WHERE r.id = v.id AND r.claim = %s
-        RETURNING r.status
+        RETURNING r.status{errcode}
     ), counted AS ("""
     + COUNT_ROWS.format(
         source="""
@@ -45,9 +56,34 @@ RECORD_ROWS = (
         FROM ended HAVING COUNT(*) > 0"""
     )
     + """)
-    SELECT COUNT(*) FROM ended
+    SELECT {counts} FROM ended {grouped}
 """
 )
+RECORD_SUCCESSES = RECORD_ROWS.format(errcode="", counts="NULL, COUNT(*)", grouped="")
+RECORD_FAILURES = RECORD_ROWS.format(
+    errcode=", CASE r.status WHEN 'failed' THEN COALESCE(r.messages -> 0 ->> 'errcode', '') END AS errcode",
+    counts="errcode, COUNT(*)",
+    grouped="GROUP BY errcode",
+)
+# As added_errors says: the codes that the record has stay, and new ones come in while there is room. It looks at the
+# latest version of the record, for which it has waited.
+ADD_ERRORS = f"""
+    INSERT INTO alya_batch_errors AS e (batch_id, counts) VALUES (%s, %s::jsonb)
+    ON CONFLICT (batch_id) DO UPDATE SET counts = (
+        SELECT JSONB_OBJECT_AGG(kept, count) FROM (
+            SELECT CASE WHEN place <= {ERRCODES_MAX} THEN errcode ELSE '{OTHER}' END AS kept, SUM(count) AS count
+            FROM (
+                SELECT key AS errcode, SUM(value::bigint) AS count,
+                    ROW_NUMBER() OVER (PARTITION BY key = '{OTHER}' ORDER BY NOT e.counts ? key, key) AS place
+                FROM (
+                    SELECT * FROM JSONB_EACH_TEXT(e.counts) UNION ALL SELECT * FROM JSONB_EACH_TEXT(%s)
+                ) AS all_counts
+                GROUP BY key
+            ) AS placed
+            GROUP BY kept
+        ) AS summed
+    )
+"""
 CHANNEL = "alya"
 
 # Both ends notice within 25 s that the other has vanished without a word.
@@ -131,7 +167,7 @@ class PostgreSQL(Database):
         ids, statuses, *texts = zip(*endings, strict=True)
         with self.connection.cursor() as cursor:
             cursor.execute(
-                RECORD_ROWS,
+                RECORD_FAILURES if Status.FAILED in statuses else RECORD_SUCCESSES,
                 [
                     ",".join(map(str, ids)),
                     ",".join(statuses),
@@ -141,8 +177,10 @@ class PostgreSQL(Database):
                     slot,
                 ],
             )
-            (recorded,) = cursor.fetchone()
-        return int(recorded)
+            ended = dict(cursor)
+        nsuccess = ended.pop(None, 0)
+        self._count_errors(batch_id, ended)
+        return int(nsuccess + sum(ended.values()))
 
     def enter(self, batch_id: UUID) -> bool:
         with self.connection.cursor() as cursor:
@@ -169,6 +207,10 @@ class PostgreSQL(Database):
                 "ALTER TABLE alya_batchrows "
                 "SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02)"
             )
+
+    def _add_errors(self, batch_id: UUID, errors: Mapping[str, int]) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(ADD_ERRORS, [batch_id, json.dumps(added_errors({}, errors)), json.dumps(errors)])
 
     def _notify(self) -> None:
         # A statement of its own: inside a transaction it would make every commit of the server wait for the other.

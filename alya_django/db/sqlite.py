@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from alya_django.db.base import CLAIM_ROWS, Database, RowEnding
+from alya_django.db.base import CLAIM_ROWS, OTHER, Database, RowEnding, added_errors
 from alya_django.status import Status
 
 NOW = "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"
@@ -65,11 +67,9 @@ class SQLite(Database):
                 f"claim = NULL, done_at = {NOW} WHERE id = %s",
                 [(*ending[1:], ending.row_id) for ending in kept],
             )
-        statuses = [ending.status for ending in kept]
+        errors = Counter(_errcode(ending) for ending in kept if ending.status is Status.FAILED)
         if kept:
-            self.count_rows(
-                batch_id, slot, nsuccess=statuses.count(Status.SUCCESS), nfailed=statuses.count(Status.FAILED)
-            )
+            self.count_rows(batch_id, slot, nsuccess=len(kept) - errors.total(), errors=errors)
         return len(kept)
 
     def enter(self, batch_id: UUID) -> bool:
@@ -83,3 +83,18 @@ class SQLite(Database):
 
     def tune(self) -> None:
         """Do nothing: the defaults are right."""
+
+    def _add_errors(self, batch_id: UUID, errors: Mapping[str, int]) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT counts FROM alya_batch_errors WHERE batch_id = %s", [batch_id.hex])
+            (known,) = cursor.fetchone() or ("{}",)
+            cursor.execute(
+                "INSERT OR REPLACE INTO alya_batch_errors (batch_id, counts) VALUES (%s, %s)",
+                [batch_id.hex, json.dumps(added_errors(json.loads(known), errors))],
+            )
+
+
+def _errcode(ending: RowEnding) -> str:
+    """Return what a failed row is counted by."""
+    messages = json.loads(ending.messages or "[]")
+    return str(messages[0]["errcode"]) if messages else OTHER

@@ -124,5 +124,5 @@ class Recorder:
             rest = BatchRow.objects.primary().filter(batch=batch_id).unclaimed_or(claim)
             nfailed = rest.fail([message.as_json()], self._name)
             if nfailed:
-                self._store.count_rows(batch_id, self._slot, nfailed=nfailed)
+                self._store.count_rows(batch_id, self._slot, errors={message.errcode: nfailed})
         return nfailed

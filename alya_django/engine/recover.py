@@ -29,6 +29,7 @@ ROUND_CLAIMS = 200
 TRANSACTION_ROWS = 1_000
 # Who recovers has no number of its own; the slots are there so that workers do not meet.
 SLOT = 0
+ERRCODE = "processing_error"
 NONE: Mapping[int, float] = MappingProxyType({})
 
 
@@ -142,7 +143,7 @@ class Recovery:
             rows = held.filter(pk__in=[row_id for row_id, _ in locked])
             failed = _fail_overdue(rows, overdue) if overdue else _fail_worn_out(rows, _attempts(batch_id))
             if failed:
-                self._store.count_rows(batch_id, SLOT, nfailed=failed)
+                self._store.count_rows(batch_id, SLOT, errors={ERRCODE: failed})
             return rows.requeue(claim), failed, [str(done_by) for _, done_by in locked]
 
     def _tell(self, lost: Counter[str]) -> None:
@@ -157,7 +158,7 @@ def _fail_worn_out(rows: BatchRowQuerySet, attempts: int) -> int:
     failed = 0
     worn_out = rows.worn_out(attempts)
     for deaths in list(worn_out.order_by("lost").values_list("lost", flat=True).distinct()):
-        message = engine_message(11, "processing_error", f"The worker of the row died {deaths} times.")
+        message = engine_message(11, ERRCODE, f"The worker of the row died {deaths} times.")
         failed += worn_out.filter(lost=deaths).fail([message.as_json()], F("done_by"))
     return failed
 
@@ -166,7 +167,7 @@ def _fail_overdue(rows: BatchRowQuerySet, overdue: Mapping[int, float]) -> int:
     """Fail the rows that their worker was killed for."""
     failed = 0
     for row_id, limit in overdue.items():
-        message = engine_message(12, "processing_error", f"The row took longer than its limit of {limit:g} s.")
+        message = engine_message(12, ERRCODE, f"The row took longer than its limit of {limit:g} s.")
         failed += rows.filter(pk=row_id).fail([message.as_json()], F("done_by"))
     return failed
 

@@ -124,6 +124,17 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='BatchErrors',
+            fields=[
+                ('batch', models.OneToOneField(db_constraint=False, on_delete=django.db.models.deletion.DO_NOTHING, primary_key=True, related_name='errors', serialize=False, to='alya_django.batch')),
+                ('counts', models.JSONField(default=dict)),
+            ],
+            options={
+                'db_table': 'alya_batch_errors',
+                'default_permissions': (),
+            },
+        ),
+        migrations.CreateModel(
             name='BatchRow',
             fields=[
                 ('id', models.BigAutoField(primary_key=True, serialize=False)),

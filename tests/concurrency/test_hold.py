@@ -34,9 +34,11 @@ class HoldTests:
         """Neither of two workers has too many alone: the one whose record is committed last holds the batch."""
         first, second = make_claimer(1).take(), make_claimer(2).take()
         with open_transaction(lambda: make_recorder(1).record(batch_id, first.claim, endings(first))):
-            make_recorder(2).record(batch_id, second.claim, endings(second))
+            late = elsewhere(lambda: make_recorder(2).record(batch_id, second.claim, endings(second)))
+            wait_until(somebody_waits_for_a_lock, "the second waits")
             assert not Holder().look(second, failures(second))
-        assert Holder().look(first, failures(first))
+        assert late.result(20) == 2
+        assert Holder().look(second, failures(second))
         assert batches.status(batch_id).held
         check_invariants()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -67,14 +68,14 @@ class Meter:
 
 @pytest.mark.slow
 class StormTests:
-    @pytest.mark.rule("ABT-2", "ABT-5", "REC-5", "INV-4")
+    @pytest.mark.rule("ABT-2", "ABT-5", "REC-5", "INV-4", "INV-11")
     def test_abort_recovery_and_record_on_the_same_rows(self, chunks, make_recorder) -> None:
         """No deadlock reaches anybody, whoever comes first, and each row ends once."""
 
         def record(number, chunk, meter):
             # In no order of the rows, in several transactions: as rows that threads process end.
             rows = random.sample(chunk.rows, CHUNK_ROWS)
-            endings = [RowEnding(row.id, Status.SUCCESS, "{}", None, None) for row in rows]
+            endings = [ending(row) for row in rows]
             flushes = [endings[first : first + FLUSH_ROWS] for first in range(0, CHUNK_ROWS, FLUSH_ROWS)]
             recorder = make_recorder(number)
             return sum(meter.add(recorder.record(chunk.batch.pk, chunk.claim, flush)) for flush in flushes)
@@ -111,6 +112,13 @@ class StormTests:
                 totals.update(recorded=recorded, recovered=recovered, aborted=ROWS - recorded)
         assert all(totals[what] for what in ("recorded", "recovered", "aborted")), totals
         check_invariants()
+
+
+def ending(row):
+    """Return the success or, every other time, a failure with one of many errcodes."""
+    messages = json.dumps([{"msgid": 0, "errcode": f"code_{random.randrange(300)}"}])
+    failure = RowEnding(row.id, Status.FAILED, None, messages, None)
+    return random.choice((RowEnding(row.id, Status.SUCCESS, "{}", None, None), failure))
 
 
 def apart(act, *arguments):

@@ -74,7 +74,9 @@ def tables(django_db_setup: None, django_db_blocker) -> Iterator[None]:
             cursor.execute("VACUUM ANALYZE alya_batch_progress")
         yield
         with connection.cursor() as cursor:
-            cursor.execute("TRUNCATE alya_batchrows, alya_batches, alya_batch_progress, alya_workers")
+            cursor.execute(
+                "TRUNCATE alya_batchrows, alya_batches, alya_batch_progress, alya_batch_errors, alya_workers"
+            )
 
 
 @pytest.fixture

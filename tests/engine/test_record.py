@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+import json
+from contextlib import suppress
+
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from alya_django import Status, batches, register_batch_processor
-from alya_django.db import RowEnding
+from alya_django import (
+    RowFailed,
+    Status,
+    batches,
+    register_batch_processor,
+    register_slow_query_processor,
+    slow_queries,
+)
+from alya_django.db import ERRCODES_MAX, OTHER, RowEnding
+from alya_django.db.postgresql import ADD_ERRORS
 from alya_django.engine.process import engine_message
-from alya_django.models import BatchProgress, BatchRow
+from alya_django.models import Batch, BatchErrors, BatchProgress, BatchRow
+from alya_django.testing import drain
 from tests.invariants import check_invariants
 from tests.processors import echo
 
@@ -24,6 +36,27 @@ def chunk(make_claimer):
 
 def endings(chunk, status=Status.SUCCESS):
     return [RowEnding(row.id, status, "{}", None, None) for row in chunk.rows]
+
+
+def record_failures(recorder, chunk, codes, *, first=0):
+    """Record failures of rows from the first on, each with messages of these errcodes."""
+    failures = [
+        RowEnding(row.id, Status.FAILED, None, json.dumps([{"msgid": 0, "errcode": code} for code in of_row]), None)
+        for row, of_row in zip(chunk.rows[first:], codes, strict=False)
+    ]
+    return recorder.record(chunk.batch.pk, chunk.claim, failures)
+
+
+def keep_codes(monkeypatch, count):
+    """Let a batch have room for fewer errcodes."""
+    monkeypatch.setattr("alya_django.db.base.ERRCODES_MAX", count)
+    smaller = ADD_ERRORS.replace(f"<= {ERRCODES_MAX} ", f"<= {count} ")
+    assert smaller != ADD_ERRORS
+    monkeypatch.setattr("alya_django.db.postgresql.ADD_ERRORS", smaller)
+
+
+def always_failing(row):
+    raise RowFailed("no")
 
 
 class RecordTests:
@@ -88,6 +121,120 @@ class RecordTests:
         assert counts[0] == counts[1]
 
 
+class ErrorCountTests:
+    @pytest.mark.rule("INV-11")
+    def test_counts_failed_rows_by_their_first_errcode(self, chunk, make_recorder) -> None:
+        """Other messages of a row, and rows that succeed, count for nothing; the most frequent comes first."""
+        codes = [["closed"], ["limit", "closed"], ["closed", "limit"], []]
+        record_failures(make_recorder(1), chunk, codes)
+        make_recorder(2).record(chunk.batch.pk, chunk.claim, endings(chunk)[4:])
+        counts = chunk.batch.error_counts()
+        assert counts == {"closed": 2, "limit": 1, OTHER: 1}
+        assert list(counts) == ["closed", "limit", OTHER]
+        check_invariants()
+
+    def test_adds_to_what_was_counted_before(self, chunk, make_recorder) -> None:
+        """Recordings add up, whoever's they are."""
+        for number, code in enumerate(["limit", "closed", "closed"]):
+            record_failures(make_recorder(number), chunk, [[code]], first=number)
+        assert chunk.batch.error_counts() == {"closed": 2, "limit": 1}
+        check_invariants()
+
+    def test_counts_exactly_what_it_wrote(self, chunk, make_recorder) -> None:
+        """A failure that the guard refuses is counted nowhere."""
+        record_failures(make_recorder(1), chunk, [["closed"]] * 2)
+        record_failures(make_recorder(1), chunk, [["limit"]] * 3)
+        assert chunk.batch.error_counts() == {"closed": 2, "limit": 1}
+        check_invariants()
+
+    def test_a_batch_without_failures_has_no_counts(self, chunk, make_recorder) -> None:
+        """Where nothing fails nothing is stored."""
+        make_recorder(1).record(chunk.batch.pk, chunk.claim, endings(chunk))
+        assert chunk.batch.error_counts() == {}
+        assert not BatchErrors.objects.exists()
+
+    @pytest.mark.rule("INV-11")
+    def test_keeps_so_many_codes(self, chunk, make_recorder, monkeypatch) -> None:
+        """Once there is no room, codes that are known go on counting and new ones are counted together."""
+        keep_codes(monkeypatch, 3)
+        record_failures(make_recorder(1), chunk, [["b"], ["a"]])
+        assert chunk.batch.error_counts() == {"a": 1, "b": 1}
+        record_failures(make_recorder(1), chunk, [["e"], ["b"], ["d"]], first=2)
+        assert chunk.batch.error_counts() == {"b": 2, "a": 1, "d": 1, OTHER: 1}
+        record_failures(make_recorder(1), chunk, [["a"], ["e"], []], first=5)
+        assert chunk.batch.error_counts() == {"a": 2, "b": 2, "d": 1, OTHER: 3}
+
+    def test_keeps_so_many_codes_of_one_recording(self, chunk, make_recorder, monkeypatch) -> None:
+        """The first recording of a batch has no more room than the others."""
+        keep_codes(monkeypatch, 2)
+        record_failures(make_recorder(1), chunk, [["c"], ["a"], ["b"]])
+        assert chunk.batch.error_counts() == {"a": 1, "b": 1, OTHER: 1}
+
+    @pytest.mark.rule("INV-11")
+    def test_the_limit_is_200_codes(self) -> None:
+        """A batch whose every row has an errcode of its own keeps 200 of them."""
+
+        def process(row):
+            raise RowFailed(f"code_{row.line}")
+
+        register_batch_processor("app", "many", process)
+        batch_id = batches.submit("app", "many", range(250))
+        drain()
+        counts = Batch.objects.get(pk=batch_id).error_counts()
+        assert (len(counts), counts[OTHER]) == (201, 50)
+        check_invariants()
+
+    def test_a_code_may_be_any_text(self, chunk, make_recorder) -> None:
+        """Quotes and other scripts are kept; what is too long to be a code is counted with the others."""
+        codes = ["it's", '"%s"', "ü\n\\", "x" * 255, "x" * 256]
+        record_failures(make_recorder(1), chunk, [[code] for code in codes])
+        assert chunk.batch.error_counts() == {**dict.fromkeys(codes[:4], 1), OTHER: 1}
+        check_invariants()
+
+    def test_an_abort_counts_no_error(self, chunk, make_recorder) -> None:
+        """Rows that are aborted have no errcode; those that failed before stay counted."""
+        record_failures(make_recorder(1), chunk, [["closed"]])
+        batches.abort(chunk.batch.pk)
+        assert chunk.batch.error_counts() == {"closed": 1}
+        check_invariants()
+
+    def test_what_is_rolled_back_is_not_counted(self, chunk, make_recorder) -> None:
+        """Counts and rows are of one transaction."""
+        with suppress(ZeroDivisionError), transaction.atomic():
+            record_failures(make_recorder(1), chunk, [["closed"]])
+            raise ZeroDivisionError
+        assert chunk.batch.error_counts() == {}
+        check_invariants()
+
+    def test_of_a_slow_query_is_its_one(self) -> None:
+        """A slow query that fails is counted as a row is."""
+        register_slow_query_processor("app", "query", always_failing)
+        query_id = slow_queries.submit("app", "query", {})
+        drain()
+        assert Batch.objects.get(pk=query_id).error_counts() == {"no": 1}
+        check_invariants()
+
+    @pytest.mark.rule("INV-11", "RUN-2")
+    def test_failures_are_one_statement_more(self, chunk, make_recorder) -> None:
+        """However many fail, and with however many codes; where none fails nothing is asked of the table."""
+        recorder = make_recorder(1)
+        recorder.record(chunk.batch.pk, chunk.claim, endings(chunk)[:1])
+        record_failures(recorder, chunk, [["closed"]], first=1)
+        counts = []
+        for act in (
+            lambda: recorder.record(chunk.batch.pk, chunk.claim, endings(chunk)[2:4]),
+            lambda: record_failures(recorder, chunk, [["closed"]], first=4),
+            lambda: record_failures(recorder, chunk, [["limit"], ["closed"], ["new"], []], first=5),
+        ):
+            with CaptureQueriesContext(connection) as captured:
+                act()
+            of_errors = [query for query in captured if "alya_batch_errors" in query["sql"]]
+            counts.append((len(of_errors), len(captured) - len(of_errors)))
+        (none, plain), *with_failures = counts
+        # SQLite, which has one writer, reads the record and writes it.
+        assert (none, with_failures) == (0, [(1 if connection.vendor == "postgresql" else 2, plain)] * 2)
+
+
 class RequeueTests:
     def test_gives_back_what_the_claim_still_holds(self, chunk, make_recorder) -> None:
         """Rows that have ended stay ended; the others wait again, unblamed, their attempt counted."""
@@ -125,4 +272,5 @@ class FailRestTests:
         assert recorder.fail_rest(chunk.batch.pk, engine_message(5, "configerror", "no"), claim=chunk.claim) == 9
         assert make_recorder(2).record(chunk.batch.pk, other.claim, endings(other)) == 2
         assert BatchProgress.objects.filter(batch=chunk.batch).total() == (3, 9)
+        assert chunk.batch.error_counts() == {"configerror": 9}
         check_invariants()
