@@ -190,6 +190,10 @@ class Database(ABC):
     def is_refusal(self, error: BaseException) -> bool:
         """Return whether the database has refused for the sake of others, so that the same may go through later."""
 
+    @abstractmethod
+    def limit_lock_waits(self, seconds: float) -> None:
+        """Have the open transaction refused if it waits so long for a lock, unless the project has set a limit."""
+
     def reopen(self) -> None:
         """Close the connection and make a new one; raise what the database raises."""
         self.connection.close()

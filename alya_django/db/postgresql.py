@@ -151,6 +151,13 @@ class PostgreSQL(Database):
     def is_refusal(self, error: BaseException) -> bool:
         return getattr(error.__cause__, "sqlstate", None) in REFUSALS
 
+    def limit_lock_waits(self, seconds: float) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT SET_CONFIG('lock_timeout', %s, TRUE) WHERE CURRENT_SETTING('lock_timeout') = '0'",
+                [f"{seconds * 1000:.0f}ms"],
+            )
+
     def insert_rows(self, batch_id: UUID, rows: Iterable[tuple[int, str]]) -> None:
         start = f"{batch_id}\t"
         texts = (f"{start}{line}\t{text}\n" for line, text in rows)

@@ -41,6 +41,9 @@ class SQLite(Database):
     def is_refusal(self, error: BaseException) -> bool:
         return getattr(error.__cause__, "sqlite_errorcode", None) in REFUSALS
 
+    def limit_lock_waits(self, seconds: float) -> None:
+        """Do nothing: who writes is alone."""
+
     def notify(self) -> None:
         """Do nothing: nobody listens."""
 

@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from django.db import DatabaseError
@@ -24,6 +25,8 @@ Run = Callable[[ClaimedRow], Processed]
 
 CAREFUL_CHUNKS = 20
 REFUSALS_MAX = 20
+# Whoever has met a deadlock would wait a second for the next one to be noticed.
+LOCK_SECONDS = 0.1
 REFUSAL_SECONDS = 0.005
 REFUSAL_SECONDS_MAX = 0.5
 
@@ -33,6 +36,25 @@ class Piece(NamedTuple):
 
     done: list[Processed]
     left: list[ClaimedRow]
+
+
+@dataclass(slots=True)
+class Course:
+    """How the rows of a chunk are gone about: in hope at first, and as they have given reason since."""
+
+    careful: bool
+    holds: bool = False
+    nalone: int = 0
+    refusals: int = 0
+
+    def went_through(self) -> None:
+        """Take in that a transaction was committed."""
+        self.refusals = 0
+        self.nalone = max(0, self.nalone - 1)
+
+
+class Lost(Exception):
+    """Some of the rows are not this worker's any more."""
 
 
 class Undo(Exception):
@@ -46,10 +68,10 @@ class Atomic:
     """
     Process the rows of atomic ops for one worker.
 
-    As many rows as there is time for share a transaction. Where one of them fails, all are undone and run again,
-    each in a savepoint; where the database refuses, because of a deadlock for one, each in a transaction of its own.
-    A refusal is never a row's fault. A processor may be called several times for a row; what it has done in this
-    database stays once.
+    Many rows share a transaction, as many as there is time for. Where one of them fails, all are undone and run
+    again, each in a savepoint; where the database refuses, because of a deadlock for one, each in a transaction of its
+    own. A refusal is never a row's fault. A processor may be called several times for a row; what it has done in
+    this database stays once.
     """
 
     def __init__(self, store: Database, recorder: Recorder, pace: Pace) -> None:
@@ -60,32 +82,21 @@ class Atomic:
 
     def pieces(self, chunk: Chunk, run: Run, goes_on: Callable[[], bool]) -> Iterator[Piece]:
         """Process and record the rows of a chunk, as long as it goes on, yielding them by transactions."""
-        rows, refusals = chunk.rows, 0
-        careful, alone = self._begins_careful(chunk.registration), False
+        rows, course = chunk.rows, Course(careful=self._begins_careful(chunk.registration))
         while rows and goes_on():
+            share = rows[: 1 if course.nalone else self._pace.atomic_rows(chunk.registration)]
             try:
-                count = 1 if alone else len(rows)
-                piece = self._commit(chunk, rows[:count], run, goes_on, careful=careful)
-            except Undo:
-                careful = True
-                self._careful[chunk.registration] = CAREFUL_CHUNKS
-                continue
-            except DatabaseError as error:
-                if self._store.is_refusal(error):
-                    refusals += 1
-                    self._bear(chunk, error, refusals)
-                elif self._store.is_away(error):
-                    raise
-                elif careful and alone:
-                    # Only the commit has shown what is wrong with the row.
-                    yield self._fail(chunk, rows[0], error)
-                    rows = rows[1:]
-                careful = alone = True
-                continue
-            rows, refusals = [*piece.left, *rows[count:]], 0
+                piece = self._commit(chunk, share, run, goes_on, course)
+            except (Undo, Lost, DatabaseError) as error:
+                failed = self._take_in(error, chunk, share, course)
+                if failed is None:
+                    continue
+                piece = failed
+            rows = [*piece.left, *rows[len(share) :]]
+            if not course.nalone:
+                self._pace.agreed(chunk.registration, len(piece.done))
+            course.went_through()
             yield piece
-        if not alone:
-            self._pace.agreed(chunk.registration)
 
     def answer(self, chunk: Chunk, run: Run, finisher: Finisher) -> tuple[Processed, int]:
         """Process the row of a slow query, record and finish it in one transaction; return it, and how many ended."""
@@ -114,23 +125,61 @@ class Atomic:
         self._careful[registration] -= 1
         return True
 
+    def _take_in(
+        self, error: Undo | Lost | DatabaseError, chunk: Chunk, share: list[ClaimedRow], course: Course
+    ) -> Piece | None:
+        """Learn from a transaction that failed; return what became of a row that alone can be to blame."""
+        match error:
+            case Undo():
+                course.careful = True
+                self._careful[chunk.registration] = CAREFUL_CHUNKS
+                return None
+            case Lost():
+                course.holds = True
+                return None
+        if self._store.is_refusal(error):
+            course.refusals += 1
+            self._bear(chunk, error, course.refusals)
+        elif self._store.is_away(error):
+            raise error
+        elif course.careful and course.nalone:
+            # Only the commit has shown what is wrong with the row.
+            return self._fail(chunk, share[0], error)
+        else:
+            course.careful = True
+        course.nalone = course.nalone or len(share)
+        return None
+
     def _commit(
-        self, chunk: Chunk, rows: list[ClaimedRow], run: Run, goes_on: Callable[[], bool], *, careful: bool
+        self, chunk: Chunk, rows: list[ClaimedRow], run: Run, goes_on: Callable[[], bool], course: Course
     ) -> Piece:
-        """Process and record rows in one transaction; raise Undo for one that fails, unless each has a savepoint."""
+        """
+        Process and record rows in one transaction.
+
+        Raises:
+            Undo: A row has failed, and nobody was careful enough to give it a savepoint.
+            Lost: A row is somebody else's by now; who holds the rows first leaves it out.
+        """
         until = time.monotonic() + settings.FLUSH_SECONDS
         done: list[Processed] = []
         with self._recorder.gate(chunk.batch.pk):
-            # Held here, they are nobody else's until the commit: what is done for them will be recorded.
-            held = BatchRow.objects.primary().hold(chunk.claim)
-            left = deque(row for row in rows if row.id in held)
+            if len(rows) > 1 and self._pace.is_contended(chunk.registration):
+                self._store.limit_lock_waits(LOCK_SECONDS)
+            left = deque(self._hold(chunk, rows) if course.holds else rows)
             while left:
                 claimed = left.popleft()
-                done.append(self._undoing(run, claimed) if careful else self._hoping(run, claimed))
+                done.append(self._undoing(run, claimed) if course.careful else self._hoping(run, claimed))
                 if time.monotonic() >= until or not goes_on():
                     break
-            self._recorder.write(chunk.batch.pk, chunk.claim, *to_record(done))
+            if self._recorder.write(chunk.batch.pk, chunk.claim, *to_record(done)) < len(done):
+                raise Lost
         return Piece(done, list(left))
+
+    def _hold(self, chunk: Chunk, rows: list[ClaimedRow]) -> list[ClaimedRow]:
+        """Return the rows that the claim still holds; nobody else can take them until the commit."""
+        lines = {"line__gte": rows[0].line, "line__lte": rows[-1].line}
+        held = BatchRow.objects.primary().filter(**lines).hold(chunk.claim)
+        return [row for row in rows if row.id in held]
 
     def _hoping(self, run: Run, claimed: ClaimedRow) -> Processed:
         processed = run(claimed)

@@ -39,6 +39,29 @@ class PaceTests:
         pace.learn(registration, 10, 0)
         assert pace.chunk_rows(registration) == 70
 
+    @pytest.mark.rule("ATM-5")
+    def test_transactions_grow_until_the_database_refuses(self, registration) -> None:
+        """They double up to CHUNK_ROWS; what was refused is halved, and grows by a row after 20 that went through."""
+        pace, rows = Pace(), []
+        for _ in range(5):
+            rows.append(pace.atomic_rows(registration))
+            pace.agreed(registration, rows[-1])
+        assert rows == [50, 100, 200, 400, 500]
+        assert not pace.is_contended(registration)
+        pace.refused(registration)
+        assert pace.is_contended(registration)
+        for _ in range(19):
+            pace.agreed(registration, 250)
+        assert pace.atomic_rows(registration) == 250
+        pace.agreed(registration, 250)
+        assert pace.atomic_rows(registration) == 251
+
+    def test_a_transaction_of_few_rows_shows_nothing_of_many(self, registration) -> None:
+        """Only where as many as may share a transaction have done so may more of them."""
+        pace = Pace()
+        pace.agreed(registration, 49)
+        assert pace.atomic_rows(registration) == 50
+
     def test_moves_with_the_news(self, registration) -> None:
         """A measurement counts as much as all that came before it."""
         pace = Pace()
