@@ -146,8 +146,8 @@ class AtomicTests:
         assert BatchRow.objects.get(line=2).retries == 1
 
     @pytest.mark.rule("ATM-2")
-    def test_a_row_that_is_not_held_any_more_is_not_run(self, make_claimer, make_recorder) -> None:
-        """What was given to somebody else between the claim and the transaction is dropped unseen."""
+    def test_what_was_done_for_a_row_that_is_not_held_any_more_is_undone(self, make_claimer, make_recorder) -> None:
+        """What was given to somebody else between the claim and the transaction is left out, and the others stay."""
         register_batch_processor("bank", "open", open_account, atomic=True)
         batch_id = batches.submit("bank", "open", ["go"] * 3)
         chunk = make_claimer(1).take()
@@ -251,6 +251,34 @@ class AtomicPostgreSQLTests:
             assert batches.status(batch_id).nsuccess == 4
         assert max(calls.values()) > 1
         assert list(Account.objects.order_by("number").values_list("cents", flat=True)) == [8, 8]
+
+    @pytest.mark.rule("ATM-5")
+    @pytest.mark.parametrize(("rows", "of_project", "expected"), [(2, "0", "100ms"), (1, "0", "0"), (2, "7s", "7s")])
+    def test_does_not_wait_long_where_it_was_refused(
+        self, make_claimer, make_recorder, registry, rows, of_project, expected
+    ) -> None:
+        """Rows that share a transaction wait 100 ms for a lock, or as long as the project says; a row alone waits."""
+        seen = []
+
+        @register_batch_processor("bank", "look", atomic=True)
+        def look(row: Row) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW lock_timeout")
+                seen.extend(cursor.fetchone())
+
+        batches.submit("bank", "look", range(rows))
+        pace = Pace()
+        pace.refused(next(iter(registry)))
+        chunk = make_claimer(1).take()
+        processing = Processing(chunk, set())
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT SET_CONFIG('lock_timeout', %s, FALSE)", [of_project])
+            try:
+                work = Atomic(database(), make_recorder(1), pace)
+                list(work.pieces(chunk, lambda row: processing.run(row, look, None), lambda: True))
+            finally:
+                cursor.execute("SET lock_timeout = 0")
+        assert seen == [expected] * rows
 
     @pytest.mark.rule("ATM-5")
     def test_a_database_that_is_away_ends_the_round(self, make_claimer, make_recorder) -> None:
