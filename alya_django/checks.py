@@ -40,7 +40,7 @@ LEAST: dict[str, float] = {
     "CONFIG_FAILURE_SECONDS": 0,
 }
 """The least value of each setting that is a number."""
-CALLABLES = frozenset({"ADMIN_SCOPE"})
+CALLABLES = frozenset({"ADMIN_SCOPE", "MASK_WITH"})
 """The settings that name something of the project to call."""
 
 
@@ -162,6 +162,8 @@ def _wrong_values(given: dict[str, Any]) -> Iterator[CheckMessage]:
         value, default = given[key], DEFAULTS[key]
         if isinstance(default, str):
             is_right, wanted = isinstance(value, str), "a string"
+        elif isinstance(default, tuple):
+            is_right, wanted = _is_list_of_strings(value), "a list of strings"
         elif isinstance(default, bool):
             is_right, wanted = isinstance(value, bool), "True or False"
         else:
@@ -174,6 +176,10 @@ def _wrong_values(given: dict[str, Any]) -> Iterator[CheckMessage]:
                 hint=f"It must be {wanted}; the default is {default!r}.",
                 id="alya_django.E002",
             )
+
+
+def _is_list_of_strings(value: Any) -> bool:
+    return isinstance(value, list | tuple | set | frozenset) and all(isinstance(entry, str) for entry in value)
 
 
 def _wrong_callables(given: dict[str, Any]) -> Iterator[CheckMessage]:

@@ -29,6 +29,8 @@ DEFAULTS: dict[str, Any] = {
     "SWEEP_SECONDS": 60,
     "CONFIG_FAILURE_SECONDS": 900,
     "ADMIN_SCOPE": None,
+    "MASK_KEYS": (),
+    "MASK_WITH": None,
 }
 
 

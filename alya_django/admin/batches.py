@@ -13,7 +13,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from alya_django.admin import words
+from alya_django.admin import masking, words
 from alya_django.admin.paging import KeysetMixin
 from alya_django.admin.read_only import ReadOnlyAdmin, StaticFilter
 from alya_django.exceptions import InvalidInput
@@ -121,6 +121,12 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         "parent_link",
         "root_link",
     )
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Batch | None:
+        batch = super().get_object(request, object_id, from_field)
+        if batch is not None:
+            batch.context = masking.shown(request, batch, "context", batch.context)
+        return batch
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str
