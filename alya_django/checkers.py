@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, overload
@@ -30,6 +30,7 @@ class BadFile(AlyaError):
 
 
 Check = Callable[[BinaryIO, str, dict[str, JSON]], Iterable[BatchInput | FaultyLine]]
+UniqueBy = tuple[str, ...] | Callable[[JSON], Any]
 AnyCheck = TypeVar("AnyCheck", bound=Check)
 
 
@@ -41,6 +42,7 @@ class FileChecker:
     app: str
     op: str
     check: Check
+    unique_by: UniqueBy | None = None
 
 
 class CheckerRegistry:
@@ -99,12 +101,24 @@ checkers = CheckerRegistry()
 
 
 @overload
-def register_file_checker(file_type: str, check: AnyCheck, *, app: str, op: str) -> AnyCheck: ...
+def register_file_checker(
+    file_type: str,
+    check: AnyCheck,
+    *,
+    app: str,
+    op: str,
+    unique_by: str | Sequence[str] | Callable[[JSON], Any] | None = None,
+) -> AnyCheck: ...
 @overload
 def register_file_checker(
-    file_type: str, check: None = None, *, app: str, op: str
+    file_type: str,
+    check: None = None,
+    *,
+    app: str,
+    op: str,
+    unique_by: str | Sequence[str] | Callable[[JSON], Any] | None = None,
 ) -> Callable[[AnyCheck], AnyCheck]: ...
-def register_file_checker(file_type: str, check: Any = None, *, app: str, op: str) -> Any:
+def register_file_checker(file_type: str, check: Any = None, *, app: str, op: str, unique_by: Any = None) -> Any:
     """
     Register what reads the files of a type; without ``check``, return a decorator.
 
@@ -113,6 +127,9 @@ def register_file_checker(file_type: str, check: Any = None, *, app: str, op: st
             with the number that the line has in the file, or a FaultyLine, and raises BadFile to refuse the whole.
             What it leaves in the context, a copy of the caller's, is the batch's.
         app, op: Whose processor gets the rows.
+        unique_by: What makes a row unique in the app and op: the names of fields of its input, or a function of the
+            input that returns a value or several. A line whose key a row of this file has, or one of a file received
+            in the last DUPLICATE_DAYS that has not failed, is faulty. One without any of the values is not compared.
 
     Raises:
         AlreadyRegistered: The type has another checker, or this one with other arguments.
@@ -122,15 +139,29 @@ def register_file_checker(file_type: str, check: Any = None, *, app: str, op: st
     """
 
     def decorate(source: Any) -> Any:
-        checkers.register(_checker(file_type, source, app, op))
+        checkers.register(_checker(file_type, source, app, op, unique_by))
         return source
 
     return decorate if check is None else decorate(check)
 
 
-def _checker(file_type: str, check: Any, app: str, op: str) -> FileChecker:
+def _checker(file_type: str, check: Any, app: str, op: str, unique_by: Any) -> FileChecker:
     if not check_text(file_type, "file_type"):
         raise InvalidInput("is empty.", field="file_type")
     if not callable(check):
         raise InvalidInput(f"{check!r} cannot be called.", field="check")
-    return FileChecker(file_type, fold_name(app, "app"), fold_name(op, "op"), check)
+    return FileChecker(file_type, fold_name(app, "app"), fold_name(op, "op"), check, _unique_by(unique_by))
+
+
+def _unique_by(given: Any) -> UniqueBy | None:
+    if given is None:
+        return None
+    function: Callable[[JSON], Any] | None = given if callable(given) else None
+    return function or _field_names(given, "unique_by")
+
+
+def _field_names(given: Any, argument: str) -> tuple[str, ...]:
+    names = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else ()
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise InvalidInput(f"must name fields of the input, not {given!r}.", field=argument)
+    return names

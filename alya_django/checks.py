@@ -28,6 +28,7 @@ LEAST: dict[str, float] = {
     "STATUS_CACHE_SECONDS": 1,
     "BATCH_ROWS_MAX": 1,
     "OUTPUT_FILES_MAX": 1,
+    "DUPLICATE_DAYS": 0,
     "FILE_BYTES_MAX": 1,
     "UNPACKED_BYTES_MAX": 1,
     "RECORD_CHARS_MAX": 1,

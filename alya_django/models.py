@@ -1,4 +1,4 @@
-"""The six tables of Alya. What happens to their rows is in ``querysets``."""
+"""The seven tables of Alya. What happens to their rows is in ``querysets``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from alya_django.querysets import (
     BatchProgressQuerySet,
     BatchQuerySet,
     BatchRowQuerySet,
+    BusinessKeyQuerySet,
     WorkerQuerySet,
 )
 from alya_django.status import FINAL, PENDING, Kind, Status
@@ -385,6 +386,31 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class BusinessKey(models.Model):
+    """
+    What makes a row of a file unique in its op, and which row has it.
+
+    ``digest`` is 16 bytes of a hash over app, op and values: all that is looked up is one index, whose entries are
+    small and of one size. It stands for DUPLICATE_DAYS, and only as long as its row may succeed.
+    """
+
+    digest = models.UUIDField(primary_key=True)
+    batch = models.ForeignKey(
+        Batch, on_delete=models.DO_NOTHING, related_name="business_keys", db_constraint=False, db_index=False
+    )
+    line = models.PositiveIntegerField()
+    received_at = models.DateTimeField(db_default=Now())
+
+    objects = BusinessKeyQuerySet.as_manager()
+
+    class Meta:
+        db_table = "alya_business_keys"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.batch_id}/{self.line}"
 
 
 class BatchFile(models.Model):

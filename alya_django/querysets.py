@@ -17,7 +17,7 @@ from alya_django.exceptions import NotFound, WrongType
 from alya_django.status import FINAL, PENDING, Kind, Status
 
 if TYPE_CHECKING:
-    from alya_django.models import Batch, BatchFile, BatchProgress, BatchRow, Worker  # noqa: F401 (named in the bases)
+    from alya_django.models import Batch, BatchFile, BatchProgress, BatchRow, BusinessKey, Worker  # noqa: F401 (named in the bases)
 
 Op = tuple[str, str, str]
 """A kind, an app and an op."""
@@ -351,6 +351,12 @@ class BatchFileQuerySet(PrimaryQuerySet["BatchFile"]):
             nfaulty=0,
             processed_at=None,
         )
+
+
+class BusinessKeyQuerySet(PrimaryQuerySet["BusinessKey"]):
+    def expired(self) -> BusinessKeyQuerySet:
+        """Keys that no file is compared with any more."""
+        return self.filter(received_at__lt=Now() - timedelta(days=settings.DUPLICATE_DAYS))
 
 
 class WorkerQuerySet(PrimaryQuerySet["Worker"]):

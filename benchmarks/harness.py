@@ -26,7 +26,10 @@ BUSY_SECONDS = 0.5
 SAMPLE_SECONDS = 0.005
 MEGABYTE = 1e6
 START_ASKED_EVERY_SECONDS = 0.05
-TABLES = "alya_batches, alya_batchrows, alya_batch_progress, alya_batch_errors, alya_workers"
+TABLES = (
+    "alya_batches, alya_batchrows, alya_batch_progress, alya_batch_errors, alya_workers, alya_batch_files, "
+    "alya_business_keys"
+)
 
 
 @contextmanager

@@ -28,6 +28,7 @@ class BenchmarkTests:
         ("name", "keys"),
         [
             ("submit", {"rows_per_s", "copy_rows_per_s", "ratio", "rss_growth_mb"}),
+            ("intake", {"rows_per_s", "unique_rows_per_s", "rss_growth_mb"}),
             ("finish", {"rows_per_s", "copy_rows_per_s", "ratio", "rss_growth_mb"}),
             ("throughput", {"rows_per_s", "loop_rows_per_s", "ratio", "processes"}),
         ],

@@ -64,6 +64,15 @@ COUNT_ROWS = """
 """
 
 
+# A key whose days are over is taken over; within one batch none is.
+TAKE_KEYS = """
+    INSERT INTO alya_business_keys AS k (digest, batch_id, line) {source}
+    ON CONFLICT (digest) DO UPDATE SET batch_id = EXCLUDED.batch_id, line = EXCLUDED.line, received_at = {now}
+    WHERE k.received_at < {since} AND k.batch_id <> EXCLUDED.batch_id
+    RETURNING line
+"""
+
+
 class TransactionLeftOpen(AlyaError):
     """User code has begun a transaction and not ended it."""
 
@@ -234,6 +243,18 @@ class Database(ABC):
         with self.connection.cursor() as cursor:
             cursor.execute(f"INSERT INTO alya_batchrows (batch_id, line, input) {select}", parameters)
             return int(cursor.rowcount)
+
+    @abstractmethod
+    def take_keys(self, batch_id: UUID, keys: Mapping[str, int], *, days: int) -> set[int]:
+        """
+        Give the rows of a batch their business keys, as far as no other row has had them for so many days or less.
+
+        Args:
+            keys: The line that wants a key, by the 32 hex digits of its digest.
+
+        Returns:
+            The lines that got theirs.
+        """
 
     def claim_rows(
         self, batch_id: UUID, claim: int, done_by: str, *, wanted: int, after_line: int = 0

@@ -20,6 +20,7 @@ from alya_django.db.base import (
     COUNT_ROWS,
     ERRCODES_MAX,
     OTHER,
+    TAKE_KEYS,
     Database,
     Listener,
     RowEnding,
@@ -84,6 +85,15 @@ ADD_ERRORS = f"""
         ) AS summed
     )
 """
+TAKE_KEYS_AT_ONCE = TAKE_KEYS.format(
+    # In one order, so that two files that have keys in common wait for each other and seldom meet in a deadlock.
+    source="""
+        SELECT digest, %s, line FROM UNNEST(STRING_TO_ARRAY(%s, ',')::uuid[], STRING_TO_ARRAY(%s, ',')::int[])
+            AS n (digest, line)
+        ORDER BY digest""",
+    now="STATEMENT_TIMESTAMP()",
+    since="STATEMENT_TIMESTAMP() - MAKE_INTERVAL(days => %s)",
+)
 CHANNEL = "alya"
 
 # Both ends notice within 25 s that the other has vanished without a word.
@@ -169,6 +179,11 @@ class PostgreSQL(Database):
             while piece := "".join(islice(texts, PIECE_ROWS)):
                 # JSON text holds no tab and no newline: the backslash is all that COPY's own format needs escaped.
                 copy.write(piece.replace("\\", "\\\\"))
+
+    def take_keys(self, batch_id: UUID, keys: Mapping[str, int], *, days: int) -> set[int]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(TAKE_KEYS_AT_ONCE, [batch_id, ",".join(keys), ",".join(map(str, keys.values())), days])
+            return {line for (line,) in cursor}
 
     def record_rows(self, batch_id: UUID, slot: int, claim: int, endings: Sequence[RowEnding]) -> int:
         ids, statuses, *texts = zip(*endings, strict=True)

@@ -11,11 +11,17 @@ from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from alya_django.db.base import CLAIM_ROWS, OTHER, Database, RowEnding, added_errors
+from alya_django.db.base import CLAIM_ROWS, OTHER, TAKE_KEYS, Database, RowEnding, added_errors
 from alya_django.status import Status
 
 NOW = "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"
 
+# The condition keeps the parser from taking ON for that of a join.
+TAKE_KEYS_AT_ONCE = TAKE_KEYS.format(
+    source="SELECT key, %s, value FROM JSON_EACH(%s) WHERE TRUE",
+    now=NOW,
+    since=NOW.replace("'NOW'", "'NOW', %s"),
+)
 REFUSALS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
@@ -59,6 +65,11 @@ class SQLite(Database):
                 "INSERT INTO alya_batchrows (batch_id, line, input) VALUES (%s, %s, %s)",
                 [(batch_id.hex, line, text) for line, text in rows],
             )
+
+    def take_keys(self, batch_id: UUID, keys: Mapping[str, int], *, days: int) -> set[int]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(TAKE_KEYS_AT_ONCE, [batch_id.hex, json.dumps(keys), f"-{days} days"])
+            return {line for (line,) in cursor}
 
     def record_rows(self, batch_id: UUID, slot: int, claim: int, endings: Sequence[RowEnding]) -> int:
         with self.connection.cursor() as cursor:

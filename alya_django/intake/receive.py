@@ -25,6 +25,7 @@ from alya_django.checkers import BadFile, FileChecker, checkers
 from alya_django.conf import settings
 from alya_django.exceptions import InvalidInput, NotFound
 from alya_django.intake import objects
+from alya_django.intake.business_keys import BusinessKeys
 from alya_django.intake.faults import Faults
 from alya_django.intake.lines import rows
 from alya_django.intake.unpack import unpacked
@@ -238,8 +239,9 @@ def _take_content(record: BatchFile, batch: Batch, order: _Order) -> None:
 def _insert(record: BatchFile, batch: Batch, order: _Order, faults: Faults) -> None:
     """Have the checker read the file, and store the rows as it does."""
     context = json.loads(order.context)
+    keys = BusinessKeys(order.checker, batch.id) if order.checker.unique_by else None
     with _opened(record.object_id) as file:
-        lines = rows(lambda: order.checker.check(file, record.file_name, context), faults)
+        lines = rows(lambda: order.checker.check(file, record.file_name, context), faults, keys)
         first = next(lines, None)
         if first is None:
             raise BadFile("The file has no usable line.")

@@ -162,6 +162,19 @@ class Migration(migrations.Migration):
                 'default_permissions': ('view',),
             },
         ),
+        migrations.CreateModel(
+            name='BusinessKey',
+            fields=[
+                ('digest', models.UUIDField(primary_key=True, serialize=False)),
+                ('line', models.PositiveIntegerField()),
+                ('received_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                ('batch', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='business_keys', to='alya_django.batch')),
+            ],
+            options={
+                'db_table': 'alya_business_keys',
+                'default_permissions': (),
+            },
+        ),
         migrations.AddIndex(
             model_name='batch',
             index=models.Index(condition=models.Q(('drained', False), ('held_at__isnull', True), ('kind', 'B'), ('status__in', ['inprog', 'queued'])), fields=['turn', 'requested_at', 'id'], name='alya_batch_by_turn'),

@@ -7,11 +7,10 @@ import hashlib
 import io
 import zipfile
 from copy import deepcopy
-from typing import Any
 
 import pytest
 from django.core.files.base import File
-from django.core.files.storage import FileSystemStorage, storages
+from django.core.files.storage import FileSystemStorage
 from django.core.files.uploadedfile import SimpleUploadedFile
 
 from alya_django import (
@@ -26,33 +25,13 @@ from alya_django import (
     register_batch_processor,
     register_file_checker,
 )
-from alya_django.intake import process, read_csv
 from alya_django.intake import receive as receive_module
 from alya_django.models import Batch, BatchFile, BatchRow
 from alya_django.testing import drain
+from tests.intake.files import CONTENT, check_amounts, read, receive, register
 from tests.invariants import check_invariants
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite, pytest.mark.usefixtures("registry", "storage")]
-
-CONTENT = b"debtor,amount\nann,1.00\nbob,x\ncid,3.00\n"
-
-
-@pytest.fixture
-def use_storage(settings, tmp_path):
-    """Let the storage be of another class, in the same place."""
-
-    def use(storage_class):
-        backend = {"BACKEND": f"{storage_class.__module__}.{storage_class.__qualname__}"}
-        settings.STORAGES = {**settings.STORAGES, "default": {**backend, "OPTIONS": {"location": tmp_path}}}
-
-    return use
-
-
-@pytest.fixture
-def storage(use_storage, tmp_path):
-    """An empty storage for this test, and where it lies."""
-    use_storage(FileSystemStorage)
-    return tmp_path
 
 
 class FullStorage(FileSystemStorage):
@@ -79,27 +58,6 @@ class Pipe:
 
     def __init__(self, content: bytes) -> None:
         self.read = io.BytesIO(content).read
-
-
-def check_amounts(file, file_name, context):
-    """Yield the lines whose amount is a number."""
-    for row in read_csv(file):
-        if isinstance(row, BatchInput) and not row.input["amount"].replace(".", "").isdigit():
-            row = FaultyLine(row.line, f"{row.input['amount']!r} is no amount")
-        yield row
-
-
-def register(check: Any = check_amounts, **options: Any) -> None:
-    register_file_checker("txn", check, **{"app": "bank", "op": "transfer", **options})
-
-
-def receive(file: Any = CONTENT, **options: Any) -> Receipt:
-    return process(**{"file": file, "file_name": "TXN 1.csv", "file_type": "txn", **options})
-
-
-def read(object_id: str) -> bytes:
-    with storages["default"].open(object_id) as file:
-        return file.read()
 
 
 def objects(storage) -> list[str]:
@@ -350,6 +308,7 @@ class DuplicateTests:
         assert [answer.accepted for answer in answers] == [True] * 4
         assert not receive().accepted
 
+    @pytest.mark.rule("FXR-18")
     def test_a_unique_key_makes_a_call_that_may_be_repeated(self):
         """Called once more with the same key, accepted or rejected, it tells of the first time."""
         register()
