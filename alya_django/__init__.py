@@ -4,17 +4,28 @@ Batches of many rows and slow queries for Django.
 Importing this needs no models; ``from alya_django import batches, slow_queries`` does, once apps are loaded.
 """
 
-from alya_django.answers import BatchDetails, BatchResult, ErrorMessage, QueryAnswer, Receipt, RowOutcome, Summary
+from alya_django.answers import (
+    BatchDetails,
+    BatchResult,
+    ErrorMessage,
+    OutputFile,
+    QueryAnswer,
+    Receipt,
+    RowOutcome,
+    Summary,
+)
 from alya_django.checkers import BadFile, FaultyLine, checkers, register_file_checker
 from alya_django.exceptions import (
     AlreadyDone,
     AlreadyRegistered,
     AlyaError,
+    FormatFailed,
     InvalidInput,
     InvalidState,
     NotFound,
     WrongType,
 )
+from alya_django.output_formats import OutputFormat, OutputTotals
 from alya_django.processors import (
     BatchInput,
     BatchProcessor,
@@ -48,11 +59,15 @@ __all__ = [
     "BatchResult",
     "ErrorMessage",
     "FaultyLine",
+    "FormatFailed",
     "InitBlock",
     "Initializer",
     "InvalidInput",
     "InvalidState",
     "NotFound",
+    "OutputFile",
+    "OutputFormat",
+    "OutputTotals",
     "QueryAnswer",
     "QueryResult",
     "Receipt",

@@ -69,6 +69,48 @@ class ErrorMessage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFile:
+    """
+    An output file as it was saved.
+
+    Args:
+        object_name: The name of its object in the storage.
+        size: In bytes; None for an object that a slow query's processor named, of which Alya knows no more.
+        content_type: By its name, unless its format says otherwise.
+        checksum: The SHA-256 of its bytes, in hexadecimal digits; empty where the size is None.
+    """
+
+    object_name: str
+    size: int | None
+    content_type: str
+    checksum: str
+
+    @property
+    def is_own(self) -> bool:
+        """Whether Alya has saved it, so that it goes with its batch."""
+        return self.size is not None
+
+    def as_json(self) -> dict[str, JSON]:
+        """Return the file as it is stored."""
+        return {
+            "object": self.object_name,
+            "size": self.size,
+            "content_type": self.content_type,
+            "sha256": self.checksum,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> OutputFile:
+        """Return the file that ``as_json`` stored."""
+        return cls(
+            object_name=stored["object"],
+            size=stored["size"],
+            content_type=stored["content_type"],
+            checksum=stored["sha256"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """
     A batch in figures.

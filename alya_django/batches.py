@@ -10,8 +10,8 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 from django.core.files.base import File
 
-from alya_django import lifecycle, status_cache
-from alya_django.answers import BatchDetails, BatchResult, RowOutcome, Summary
+from alya_django import lifecycle, rebuild, status_cache
+from alya_django.answers import BatchDetails, BatchResult, OutputFile, RowOutcome, Summary
 from alya_django.exceptions import InvalidInput, InvalidState, NotFound
 from alya_django.models import Batch, BatchRow, database
 from alya_django.processors import BatchInput
@@ -33,6 +33,8 @@ __all__ = [
     "iter_rows",
     "line",
     "open_output",
+    "output_files",
+    "rebuild_output",
     "recent",
     "release",
     "result",
@@ -191,6 +193,26 @@ def open_output(batch_id: UUID | str, name: str) -> File[Any]:
         NotFound: The batch has no output file of this logical name, or none yet.
     """
     return lifecycle.open_output(batch_id, Kind.BATCH, name)
+
+
+def output_files(batch_id: UUID | str) -> dict[str, OutputFile]:
+    """Return the output files of a batch by their logical names, with size, type and checksum; none before its end."""
+    return lifecycle.output_files(batch_id, Kind.BATCH)
+
+
+def rebuild_output(batch_id: UUID | str, name: str) -> OutputFile:
+    """
+    Make an output file of a finished batch again, from the lines that its rows have kept, and return it.
+
+    The bytes are the same as before, unless the format has changed. The new object takes the place of the old one,
+    which is deleted. Call it outside of a transaction: it takes as long as the batch is large.
+
+    Raises:
+        NotFound: The batch has no output file of this logical name.
+        InvalidState: The batch has not ended, somebody else is at work on it, or its op is not registered here.
+        FormatFailed: The format's header, trailer or amounts have raised.
+    """
+    return rebuild.rebuild_output(check_id(batch_id), name)
 
 
 def abort(batch_id: UUID | str) -> Summary:

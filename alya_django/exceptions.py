@@ -64,3 +64,7 @@ class AlreadyRegistered(AlyaError):
         self.app = app
         self.op = op
         super().__init__(message)
+
+
+class FormatFailed(AlyaError):
+    """The header, the trailer or an amount of an output file could not be made: its OutputFormat has raised."""

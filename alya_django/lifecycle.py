@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from django.db.models import Prefetch
 from django.db.models.functions import Now
 
 from alya_django import outputs, signals, status_cache
-from alya_django.answers import BatchDetails, QueryAnswer, Summary
+from alya_django.answers import BatchDetails, OutputFile, QueryAnswer, Summary
 from alya_django.conf import settings
 from alya_django.exceptions import AlreadyDone, InvalidInput, NotFound
 from alya_django.models import Batch, BatchProgress, BatchRow, database
@@ -136,12 +136,25 @@ def read_answer(query_id: UUID) -> QueryAnswer:
     return answer
 
 
+def output_files(batch_id: UUID | str, kind: Kind) -> dict[str, OutputFile]:
+    """Return the output files of a batch by their logical names; none yet, if it has not ended."""
+    return Batch.objects.primary().find(check_id(batch_id), kind).saved_files()
+
+
 def open_output(batch_id: UUID | str, kind: Kind, name: str) -> File[Any]:
     """Open an output file of a finished batch; raise NotFound if there is none of this name."""
-    output_files = read_summary(check_id(batch_id), kind, only_final=True).output_files
-    if name not in output_files:
-        raise NotFound(f"The {kind.label} {batch_id} has no output file {name!r}.")
-    return outputs.open(output_files[name])
+    batch_id = check_id(batch_id)
+    cached = _object_name(read_summary(batch_id, kind, only_final=True).output_files, batch_id, kind, name)
+    try:
+        return outputs.open(cached)
+    except FileNotFoundError:
+        # It may have been rebuilt since it was cached.
+        files = Batch.objects.primary().find(batch_id, kind).object_names()
+        current = _object_name(files, batch_id, kind, name)
+        if current == cached:
+            raise
+        status_cache.drop(batch_id)
+        return outputs.open(current)
 
 
 def recent(kind: Kind, app: str, op: str | None, *, days: int, limit: int | None) -> list[BatchDetails]:
@@ -175,6 +188,12 @@ def tell_finished(batch: Batch) -> None:
     _send(signals.batch_finished, details=batch.details())
 
 
+def _object_name(output_files: Mapping[str, str], batch_id: UUID, kind: Kind, name: str) -> str:
+    if name not in output_files:
+        raise NotFound(f"The {kind.label} {batch_id} has no output file {name!r}.")
+    return output_files[name]
+
+
 def _abort(batch_id: UUID, kind: Kind) -> Summary:
     tables = database()
     with tables.transaction():
@@ -204,7 +223,7 @@ def _answer(query: Batch) -> QueryAnswer:
         status=Status(query.status),
         result=outcome.result,
         messages=outcome.messages,
-        output_files=query.output_files,
+        output_files=query.object_names(),
     )
 
 

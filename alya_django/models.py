@@ -12,7 +12,7 @@ from django.db.models.functions import Lower, Now
 from django.utils.translation import gettext_lazy as _
 
 from alya_django import db
-from alya_django.answers import BatchDetails, ErrorMessage, Receipt, RowOutcome, Summary
+from alya_django.answers import BatchDetails, ErrorMessage, OutputFile, Receipt, RowOutcome, Summary
 from alya_django.db import Database
 from alya_django.querysets import (
     RUNNABLE,
@@ -38,7 +38,8 @@ class Batch(models.Model):
 
     ``turn`` orders the runnable batches: seconds of work over ``weight``. ``drained`` says that no row waits
     for its first claim. A batch that ended while it was held keeps ``held_at`` and ``hold_reason``;
-    ``nforgiven`` of its failures were there when it was last released. The counts are null until the state is final;
+    ``nforgiven`` of its failures were there when it was last released. ``output_files`` maps logical names to
+    OutputFiles as JSON. The counts are null until the state is final;
     until then they are the sum of the progress slots.
     """
 
@@ -186,6 +187,14 @@ class Batch(models.Model):
         counts = BatchErrors.objects.using(self._state.db).filter(pk=self.pk).values_list("counts", flat=True).first()
         return dict(sorted((counts or {}).items(), key=lambda item: (item[0] == db.OTHER, -item[1], item[0])))
 
+    def saved_files(self) -> dict[str, OutputFile]:
+        """Return the output files by their logical names."""
+        return {name: OutputFile.from_json(stored) for name, stored in self.output_files.items()}
+
+    def object_names(self) -> dict[str, str]:
+        """Return the names of the objects that the output files are, by their logical names."""
+        return {name: file.object_name for name, file in self.saved_files().items()}
+
     def summary(self) -> Summary:
         """Return the batch in figures."""
         return Summary(
@@ -193,7 +202,7 @@ class Batch(models.Model):
             kind=Kind(self.kind),
             nrows=self.nrows,
             held=self.is_held,
-            output_files=self.output_files,
+            output_files=self.object_names(),
             parent=self.parent_id,
             **self.counts(),
         )
@@ -213,7 +222,7 @@ class Batch(models.Model):
             started_at=self.started_at,
             done_at=self.done_at,
             nrows=self.nrows,
-            output_files=self.output_files,
+            output_files=self.object_names(),
             parent=self.parent_id,
             init_block=init_block,
             **self.counts(slots),

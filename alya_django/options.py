@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from alya_django.conf import settings
 from alya_django.exceptions import InvalidInput
+from alya_django.output_formats import OutputFormat
 from alya_django.status import Kind
 
 CONCURRENCY_MAX = 1_000
 
-ONLY_BATCHES = frozenset({"chunk_rows", "concurrency", "max_failed"})
+ONLY_BATCHES = frozenset({"chunk_rows", "concurrency", "max_failed", "output_formats"})
 """Options that say nothing of a slow query, which has one row."""
 
 
@@ -33,6 +34,7 @@ class Options:
         chunk_rows: At most so many rows are claimed at once; None leaves it to CHUNK_ROWS.
         max_failed: A batch with more failed rows, or with a larger share of them where it is below 1, is held.
         retry_on: These exceptions put a row off, as RetryLater does.
+        output_formats: Output files by their logical names, or patterns such as ``*.csv``, each with its OutputFormat.
     """
 
     atomic: bool = False
@@ -42,6 +44,7 @@ class Options:
     chunk_rows: int | None = None
     max_failed: float | None = None
     retry_on: tuple[type[Exception], ...] = ()
+    output_formats: Mapping[str, OutputFormat] = field(default_factory=dict)
 
     @property
     def attempts(self) -> int:
@@ -100,6 +103,12 @@ def _is_retry_on(value: Any) -> bool:
     return isinstance(value, tuple) and all(inspect.isclass(one) and issubclass(one, Exception) for one in value)
 
 
+def _is_output_formats(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(form, OutputFormat) for name, form in value.items()
+    )
+
+
 MAY_BE_NONE = frozenset(field.name for field in fields(Options) if field.default is None)
 COUNT = (_is_count, "a whole number above 0")
 CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -116,4 +125,5 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a whole number of rows, or a share below 1",
     ),
     "retry_on": (_is_retry_on, "a tuple of exception classes"),
+    "output_formats": (_is_output_formats, "a dict of logical names and OutputFormats"),
 }

@@ -1,12 +1,12 @@
-"""Output files in the project's storage: their names, how lines become files, how files are read back."""
+"""Output files in the project's storage: their names, how they are saved, read back and deleted."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
+import mimetypes
+from collections.abc import Callable, Iterable
+from tempfile import TemporaryFile
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -15,11 +15,14 @@ from django.core.files.base import File
 from django.core.files.storage import Storage, storages
 
 from alya_django import s3_streams
+from alya_django.answers import OutputFile
 from alya_django.conf import settings
 
 logger = logging.getLogger("alya_django")
 
 NAME_BYTES_MAX = 200
+UNKNOWN_TYPE = "application/octet-stream"
+ENCODED_TYPES = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 
 
 def storage() -> Storage:
@@ -43,9 +46,43 @@ def object_name(batch_id: UUID, attempt: UUID, logical_name: str) -> str:
     return f"{_folder(batch_id)}/{attempt.hex}/{encoded}"
 
 
-def save(batch_id: UUID, attempt: UUID, logical_name: str, file: File[Any]) -> str:
-    """Store a file and return the name of its object, which the storage may have changed."""
+def content_type(logical_name: str) -> str:
+    """Return what a file of this name is."""
+    guess, encoding = mimetypes.guess_type(logical_name)
+    if encoding is not None:
+        return ENCODED_TYPES.get(encoding, UNKNOWN_TYPE)
+    return guess or UNKNOWN_TYPE
+
+
+def save(batch_id: UUID, attempt: UUID, logical_name: str, file: File[Any], content_type: str = "") -> str:
+    """
+    Store a file and return the name of its object, which the storage may have changed.
+
+    A storage that keeps content types guesses this one's by its name, unless it is given.
+    """
+    if content_type:
+        file.content_type = content_type  # type: ignore[attr-defined]
     return storage().save(object_name(batch_id, attempt, logical_name), file)
+
+
+def save_given(batch_id: UUID, attempt: UUID, logical_name: str, file: File[Any] | str) -> OutputFile:
+    """Store a file that a processor has made, and measure it; an object that it only names is left as it is."""
+    kind = content_type(logical_name)
+    if isinstance(file, str):
+        return OutputFile(object_name=file, size=None, content_type=kind, checksum="")
+    with TemporaryFile() as spool:
+        # What can be read once only is spooled: it is read to be measured, and again to be saved.
+        source = file if file.seekable() else File(spool)
+        digest, size = hashlib.sha256(), 0
+        for piece in file.chunks():
+            content = piece.encode() if isinstance(piece, str) else piece
+            digest.update(content)
+            size += len(content)
+            if source is not file:
+                spool.write(content)
+        source.seek(0)
+        name = save(batch_id, attempt, logical_name, source)
+    return OutputFile(object_name=name, size=size, content_type=kind, checksum=digest.hexdigest())
 
 
 def open(name: str) -> File[Any]:
@@ -53,50 +90,6 @@ def open(name: str) -> File[Any]:
     holder = storage()
     file = holder.open(name, "rb")
     return s3_streams.stream(file, holder) if s3_streams.is_s3(file) else file
-
-
-class Joiner:
-    """
-    Join the lines that rows contribute into files.
-
-    The files are spooled to a temporary directory and saved once they are whole: a storage that is written to
-    piece by piece may publish half a file. Contributions are kept as they are; each ends in exactly one newline
-    that is added only where it has none.
-    """
-
-    def __init__(self, batch_id: UUID, attempt: UUID) -> None:
-        self._batch_id = batch_id
-        self._attempt = attempt
-        self._spool = TemporaryDirectory(prefix="alya-")
-        self._paths: dict[str, Path] = {}
-
-    def __enter__(self) -> Joiner:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._spool.cleanup()
-
-    def add(self, contributions: Iterable[Mapping[str, str]]) -> None:
-        """Add what some rows contribute, in the order given."""
-        texts: dict[str, list[str]] = {}
-        for contribution in contributions:
-            for logical_name, text in contribution.items():
-                if text:
-                    texts.setdefault(logical_name, []).append(text if text.endswith("\n") else f"{text}\n")
-        # A file is opened for each block of rows: a thousand files stay within any limit on open ones.
-        for logical_name, parts in texts.items():
-            path = self._paths.setdefault(logical_name, Path(self._spool.name, str(len(self._paths))))
-            with path.open("a", encoding="utf-8", newline="") as file:
-                file.writelines(parts)
-
-    def save(self, before_each: Callable[[int], None]) -> dict[str, str]:
-        """Save the files, calling back with the bytes of each before it, and return each logical name's object."""
-        output_files = {}
-        for logical_name, path in self._paths.items():
-            before_each(path.stat().st_size)
-            with path.open("rb") as spooled:
-                output_files[logical_name] = save(self._batch_id, self._attempt, logical_name, File(spooled))
-        return output_files
 
 
 def delete(names: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from django.core.files.base import File
 
 from alya_django.answers import BatchDetails, ErrorMessage
 from alya_django.exceptions import AlyaError
+from alya_django.output_formats import OutputFormat
 from alya_django.status import Status
 from alya_django.validation import JSON
 
@@ -155,6 +157,7 @@ class BatchProcessor:
     chunk_rows: int | None = None
     max_failed: float | None = None
     retry_on: tuple[type[Exception], ...] = ()
+    output_formats: Mapping[str, OutputFormat] = MappingProxyType({})
 
     def do_batch_job(self, row: Row) -> RowResult | JSON | None:
         """

@@ -9,12 +9,12 @@ from asgiref.sync import sync_to_async
 from django.core.files.base import File
 
 from alya_django import lifecycle
-from alya_django.answers import BatchDetails, QueryAnswer, Summary
+from alya_django.answers import BatchDetails, OutputFile, QueryAnswer, Summary
 from alya_django.models import database
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, check_id, encode_json
 
-__all__ = ["aabort", "abort", "aresult", "asubmit", "open_output", "recent", "result", "submit"]
+__all__ = ["aabort", "abort", "aresult", "asubmit", "open_output", "output_files", "recent", "result", "submit"]
 
 LINE = 0
 
@@ -90,6 +90,11 @@ def open_output(query_id: UUID | str, name: str) -> File[Any]:
         NotFound: The query has no output file of this logical name, or none yet.
     """
     return lifecycle.open_output(query_id, Kind.SLOW_QUERY, name)
+
+
+def output_files(query_id: UUID | str) -> dict[str, OutputFile]:
+    """Return the output files of a slow query by their logical names, with size, type and checksum."""
+    return lifecycle.output_files(query_id, Kind.SLOW_QUERY)
 
 
 asubmit = sync_to_async(submit)

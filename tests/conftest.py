@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -21,6 +22,7 @@ from alya_django.models import database
 from alya_django.registry import registry as all_registered
 from alya_django.testing import isolated_registry
 from tests import services
+from tests.local_storage import use_storage
 
 Server = TypeVar("Server")
 IS_SQLITE = os.environ.get("ALYA_TEST_DATABASE") == "sqlite"
@@ -96,6 +98,13 @@ def registry() -> Iterator[Any]:
 
     with isolated_registry():
         yield registry
+
+
+@pytest.fixture
+def folder(settings: Any, tmp_path: Path) -> Path:
+    """An empty folder that the storage is."""
+    use_storage(settings, "django.core.files.storage.FileSystemStorage", location=tmp_path / "storage")
+    return tmp_path / "storage"
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ import itertools
 import logging
 import mimetypes
 import tracemalloc
-from pathlib import Path
 from urllib.parse import unquote
 from uuid import uuid4
 
 import pytest
 from django.core.files.base import ContentFile
-from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storage
+from django.core.files.storage import FileSystemStorage, Storage
 
 from alya_django import (
     BatchInput,
@@ -25,6 +24,7 @@ from alya_django import (
 )
 from alya_django.testing import drain
 from tests.invariants import check_invariants
+from tests.local_storage import files_in, read, use_storage
 from tests.processors import Recording, write_lines
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
@@ -68,37 +68,6 @@ class PickyStorage(FileSystemStorage):
 
     def delete(self, name):
         raise PermissionError("no deleting here")
-
-
-class ChunkCountingStorage(InMemoryStorage):
-    """A storage that keeps the size of the largest piece it was handed."""
-
-    largest = 0
-
-    def _save(self, name, content):
-        for piece in content.chunks():
-            type(self).largest = max(self.largest, len(piece))
-        return super()._save(name, content)
-
-
-@pytest.fixture
-def folder(settings, tmp_path) -> Path:
-    """An empty folder that the storage is."""
-    use_storage(settings, "django.core.files.storage.FileSystemStorage", location=tmp_path / "storage")
-    return tmp_path / "storage"
-
-
-def use_storage(settings, backend: str, **options) -> None:
-    settings.STORAGES = {**settings.STORAGES, "default": {"BACKEND": backend, "OPTIONS": options}}
-
-
-def files_in(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-def read(batch_id, name: str) -> bytes:
-    with batches.open_output(batch_id, name) as file:
-        return file.read()
 
 
 def written(registry, *rows) -> dict[str, bytes]:
@@ -209,78 +178,6 @@ class SaveTests:
         settings.ALYA = {"STORAGE": "outputs"}
         name = outputs.save(uuid4(), uuid4(), "a.csv", ContentFile(b"x"))
         assert files_in(tmp_path) == {f"outputs/{name}"}
-
-
-class JoinerTests:
-    @pytest.mark.rule("OUT-1", "OUT-3")
-    def test_joins_texts_in_the_order_given(self, folder):
-        """Each text follows the one before, across calls, each file for itself."""
-        with outputs.Joiner(uuid4(), uuid4()) as joiner:
-            joiner.add([{"a": "1", "b": "x"}, {"a": "2\n"}])
-            joiner.add([])
-            joiner.add([{"b": "y"}, {}, {"a": "3", "b": "", "c": ""}])
-            files = joiner.save(lambda size: None)
-        assert {name: (folder / path).read_bytes() for name, path in files.items()} == {
-            "a": b"1\n2\n3\n",
-            "b": b"x\ny\n",
-        }
-
-    def test_calls_back_before_each_file(self, folder):
-        """Whoever saves many files can renew a lease meanwhile, for as long as the next one is large."""
-        seen = []
-        with outputs.Joiner(uuid4(), uuid4()) as joiner:
-            joiner.add([{f"{number}.csv": "x" * number for number in range(1, 5)}])
-            joiner.save(lambda size: seen.append((len(files_in(folder)), size)))
-        assert seen == [(0, 2), (1, 3), (2, 4), (3, 5)]
-
-    def test_keeps_more_files_than_can_be_open(self, folder):
-        """More than a thousand files are joined side by side."""
-        with outputs.Joiner(uuid4(), uuid4()) as joiner:
-            for _ in range(2):
-                joiner.add([{f"{number}.csv": "x"} for number in range(1_100)])
-            assert len(joiner.save(lambda size: None)) == 1_100
-
-    def test_leaves_no_spool(self, folder, monkeypatch, tmp_path):
-        """The temporary files are gone afterwards, also after an error."""
-        spool = tmp_path / "spool"
-        spool.mkdir()
-        monkeypatch.setattr("tempfile.tempdir", str(spool))
-
-        def fail_inside():
-            with outputs.Joiner(uuid4(), uuid4()) as joiner:
-                joiner.add([{"a": "1"}])
-                assert list(spool.iterdir())
-                raise LookupError
-
-        with pytest.raises(LookupError):
-            fail_inside()
-        assert list(spool.iterdir()) == []
-
-    @pytest.mark.rule("OUT-6")
-    def test_needs_no_more_memory_for_more_rows(self, folder):
-        """A file of 40 MB is joined and saved in a few."""
-        blocks, text = 200, "x" * 2_000
-        tracemalloc.start()
-        try:
-            with outputs.Joiner(uuid4(), uuid4()) as joiner:
-                for _ in range(blocks):
-                    joiner.add({"a.csv": text} for _ in range(100))
-                (name,) = joiner.save(lambda size: None).values()
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert (folder / name).stat().st_size == blocks * 100 * 2_001
-        assert peak < 4_000_000
-
-    @pytest.mark.rule("OUT-6")
-    def test_hands_the_storage_pieces(self, settings):
-        """A storage gets a file to read, never its whole content."""
-        use_storage(settings, f"{__name__}.ChunkCountingStorage")
-        ChunkCountingStorage.largest = 0
-        with outputs.Joiner(uuid4(), uuid4()) as joiner:
-            joiner.add([{"a.csv": "x" * 1_000_000}])
-            joiner.save(lambda size: None)
-        assert 0 < ChunkCountingStorage.largest <= 65_536
 
 
 class DeleteTests:

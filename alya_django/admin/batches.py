@@ -170,7 +170,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
     @admin.display(description=_("output files"))
     def output_names(self, batch: Batch) -> str:
         """List the logical names with the names of the stored objects."""
-        return format_html_join(LINE_BREAK, "{}: {}", sorted(batch.output_files.items())) or words.NOTHING
+        return format_html_join(LINE_BREAK, "{}: {}", sorted(batch.object_names().items())) or words.NOTHING
 
     @admin.display(description=_("parent"))
     def parent_link(self, batch: Batch) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID, uuid4
@@ -12,21 +12,21 @@ from uuid import UUID, uuid4
 from django.db import DatabaseError, InterfaceError
 from django.db.models.functions import Now
 
-from alya_django import outputs
-from alya_django.answers import ErrorMessage
+from alya_django import join, outputs
+from alya_django.answers import ErrorMessage, OutputFile
 from alya_django.db import Database
 from alya_django.engine.claim import Chunk
 from alya_django.engine.deliver import LEASE, Deliverer
 from alya_django.engine.process import Processed, raised, to_record
 from alya_django.engine.record import Recorder
-from alya_django.models import Batch, BatchRow
+from alya_django.exceptions import FormatFailed
+from alya_django.models import Batch
 from alya_django.status import Status
 
 logger = logging.getLogger("alya_django.engine")
 
 COPY_BYTES_PER_SECOND = 1_000_000
 STORAGE_REST_SECONDS = 30.0
-BLOCK_ROWS = 2_000
 
 
 class Closing(NamedTuple):
@@ -34,7 +34,7 @@ class Closing(NamedTuple):
 
     query_id: UUID
     finisher: UUID
-    output_files: Mapping[str, str]
+    output_files: Mapping[str, OutputFile]
     ended: int
 
 
@@ -73,16 +73,11 @@ class Finisher:
             # Looked at again under the lock: whoever records last sees all that was recorded.
             if not batches.complete().take_finish(finisher, LEASE):
                 return False
-        try:
-            output_files = self._join_output_files(batch_id, finisher)
-        except BaseException as error:
-            Batch.objects.primary().filter(pk=batch_id).leave_finish(finisher)
-            if not _is_outage(error):
-                raise
-            self._on_outage(batch_id, error)
+        output_files = self._try_to_join(batch_id, finisher)
+        if output_files is None:
             return False
         if not self._close(batch_id, finisher, output_files):
-            outputs.delete(output_files.values())
+            outputs.delete(file.object_name for file in output_files.values())
             return False
         if others:
             outputs.delete_other_attempts(batch_id, finisher)
@@ -111,7 +106,7 @@ class Finisher:
         if ended:
             self._deliverer.tell(query_id, finisher)
         # Where the connection was lost at the commit, an earlier time may have been the one that counts.
-        elif output_files and Batch.objects.primary().get(pk=query_id).output_files != output_files:
+        elif output_files and Batch.objects.primary().get(pk=query_id).saved_files() != output_files:
             outputs.delete_attempt(query_id, finisher)
         return ended
 
@@ -126,19 +121,21 @@ class Finisher:
         self._recorder.fail_rest(batch_id, message, claim=claim)
         self.finish(batch_id)
 
-    def _save_files(self, query_id: UUID, finisher: UUID, processed: Processed) -> tuple[Processed, dict[str, str]]:
+    def _save_files(
+        self, query_id: UUID, finisher: UUID, processed: Processed
+    ) -> tuple[Processed, dict[str, OutputFile]]:
         """Save the files of a slow query's answer; one that cannot be read, being closed, fails the query."""
-        output_files: dict[str, str] = {}
+        output_files: dict[str, OutputFile] = {}
         try:
             for name, file in processed.output_files.items():
-                output_files[name] = file if isinstance(file, str) else outputs.save(query_id, finisher, name, file)
+                output_files[name] = outputs.save_given(query_id, finisher, name, file)
         except (TypeError, ValueError) as error:
             outputs.delete_attempt(query_id, finisher)
             return raised(processed.ending.row_id, error), {}
         return processed, output_files
 
     def _close_slow_query(
-        self, chunk: Chunk, finisher: UUID, processed: Processed, output_files: Mapping[str, str]
+        self, chunk: Chunk, finisher: UUID, processed: Processed, output_files: Mapping[str, OutputFile]
     ) -> int:
         query_id = chunk.batch.pk
         with self._recorder.gate(query_id):
@@ -149,38 +146,46 @@ class Finisher:
             self._close(query_id, finisher, output_files)
         return recorded
 
-    def _close(self, batch_id: UUID, finisher: UUID, output_files: Mapping[str, str]) -> bool:
+    def _close(self, batch_id: UUID, finisher: UUID, output_files: Mapping[str, OutputFile]) -> bool:
         """Write the final state, guarded by the finisher's token; return whether it still held."""
         batches = Batch.objects.primary().filter(pk=batch_id)
         counts = batches.get().counts()
         closed = batches.filter(finisher=finisher, status=Status.IN_PROGRESS).update(
             status=Status.of_finished(nfailed=counts["nfailed"]),
-            output_files=dict(output_files),
+            output_files={name: file.as_json() for name, file in output_files.items()},
             done_at=Now(),
             finisher_until=Now() + LEASE,
             **counts,
         )
         return bool(closed)
 
-    def _join_output_files(self, batch_id: UUID, finisher: UUID) -> dict[str, str]:
-        with outputs.Joiner(batch_id, finisher) as joiner:
-            for block in self._contributions(batch_id):
-                joiner.add(block)
-                self._renew(batch_id, finisher)
+    def _try_to_join(self, batch_id: UUID, finisher: UUID) -> dict[str, OutputFile] | None:
+        """Return the batch's files; None if they have to wait for the storage, or for the project's code."""
+        try:
+            return self._join_output_files(batch_id, finisher)
+        except FormatFailed as failure:
+            # Left to nobody until the lease runs out: before the code has changed there is no use in another try.
+            outputs.delete_attempt(batch_id, finisher)
+            logger.error("The output files of %s wait for their format to be mended. %s", batch_id, failure)
+            self._on_error(failure)
+            return None
+        except BaseException as error:
+            Batch.objects.primary().filter(pk=batch_id).leave_finish(finisher)
+            if not _is_outage(error):
+                raise
+            self._on_outage(batch_id, error)
+            return None
+
+    def _join_output_files(self, batch_id: UUID, finisher: UUID) -> dict[str, OutputFile]:
+        def renew(copying: int) -> None:
             # Nobody renews the lease while a file is copied, so it is as long as the file is large.
-            return joiner.save(lambda size: self._renew(batch_id, finisher, copying=size))
+            lease = LEASE + timedelta(seconds=copying // COPY_BYTES_PER_SECOND)
+            Batch.objects.primary().filter(pk=batch_id).renew_finish(finisher, lease)
+
+        return join.join(Batch.objects.primary().get(pk=batch_id), finisher, renew=renew)
 
     def _has_output_lines(self, batch_id: UUID) -> bool:
-        return next(self._contributions(batch_id), None) is not None
-
-    def _contributions(self, batch_id: UUID) -> Iterator[list[dict[str, str]]]:
-        """Yield what the rows contribute to output files, in blocks, in the order of lines."""
-        rows = BatchRow.objects.primary().filter(batch=batch_id, output_lines__isnull=False).ended()
-        in_order = rows.order_by("line").values_list("line", "output_lines")
-        last_line = 0
-        while block := list(in_order.filter(line__gt=last_line)[:BLOCK_ROWS]):
-            yield [output_lines or {} for _, output_lines in block]
-            last_line = block[-1][0]
+        return next(join.contributions(batch_id), None) is not None
 
     def _storage_rests(self) -> bool:
         return time.monotonic() < self._storage_rests_until
@@ -189,10 +194,6 @@ class Finisher:
         self._storage_rests_until = time.monotonic() + STORAGE_REST_SECONDS
         logger.error("The output files of %s wait: the storage failed. %s: %s", batch_id, type(error).__name__, error)
         self._on_error(error)
-
-    def _renew(self, batch_id: UUID, finisher: UUID, *, copying: int = 0) -> None:
-        lease = LEASE + timedelta(seconds=copying // COPY_BYTES_PER_SECOND)
-        Batch.objects.primary().filter(pk=batch_id).renew_finish(finisher, lease)
 
 
 def _is_outage(error: BaseException) -> bool:

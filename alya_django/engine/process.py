@@ -19,6 +19,7 @@ from alya_django.db import RowEnding
 from alya_django.engine.claim import Chunk, ClaimedRow
 from alya_django.engine.watch import NO_WATCH, NoWatch
 from alya_django.models import Batch, database
+from alya_django.output_formats import OutputFormat, format_of
 from alya_django.processors import QueryResult, RetryLater, Row, RowFailed, RowResult
 from alya_django.status import Kind, Status
 from alya_django.validation import encode_json
@@ -132,7 +133,7 @@ class Processing:
             self._watch.end(slot)
 
     def _ended(self, claimed: ClaimedRow, returned: Any) -> Processed:
-        return _ended(claimed.id, self._kind, returned, self._logical_names)
+        return _ended(claimed.id, self._kind, returned, self._logical_names, self._options.output_formats)
 
     def _delay(self, claimed: ClaimedRow, error: BaseException) -> float:
         if isinstance(error, RetryLater) and error.delay is not None:
@@ -183,7 +184,9 @@ def describe(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _ended(row_id: int, kind: Kind, returned: Any, logical_names: set[str]) -> Processed:
+def _ended(
+    row_id: int, kind: Kind, returned: Any, logical_names: set[str], formats: Mapping[str, OutputFormat]
+) -> Processed:
     """Return the ending that a processor's answer makes; raise for an answer that is none."""
     if not isinstance(returned, RowResult | QueryResult):
         return Processed(RowEnding(row_id, Status.SUCCESS, _result_text(returned), None, None))
@@ -198,7 +201,8 @@ def _ended(row_id: int, kind: Kind, returned: Any, logical_names: set[str]) -> P
     if isinstance(returned, QueryResult):
         ending = RowEnding(row_id, status, result, messages, None)
         return Processed(ending, output_files=_checked_files(returned.output_files))
-    return Processed(RowEnding(row_id, status, result, messages, _output_lines(returned.output_lines, logical_names)))
+    output_lines = _output_lines(returned.output_lines, logical_names, formats)
+    return Processed(RowEnding(row_id, status, result, messages, output_lines))
 
 
 def _result_text(result: Any) -> str:
@@ -211,8 +215,10 @@ def _messages(messages: tuple[ErrorMessage, ...]) -> str | None:
     return encode_json([message.as_json() for message in messages], "messages")
 
 
-def _output_lines(output_lines: Mapping[str, str], logical_names: set[str]) -> str | None:
-    """Return a row's contributions as JSON text; an empty one is none."""
+def _output_lines(
+    output_lines: Mapping[str, str], logical_names: set[str], formats: Mapping[str, OutputFormat]
+) -> str | None:
+    """Return a row's contributions as JSON text; an empty one is none, and one without its amounts no contribution."""
     kept = {}
     for logical_name, text in output_lines.items():
         _check_logical_name(logical_name)
@@ -220,6 +226,7 @@ def _output_lines(output_lines: Mapping[str, str], logical_names: set[str]) -> s
             raise TypeError(f"output_lines[{logical_name!r}] is a {type(text).__name__}, not a string.")
         if text:
             kept[logical_name] = text
+            format_of(formats, logical_name).amounts(text)
     if not kept:
         return None
     encoded = encode_json(kept, "output_lines")

@@ -105,7 +105,7 @@ def as_json(batch: Batch) -> dict[str, JSON]:
         "done_at": _iso(details.done_at),
         "requested_by": details.requested_by,
         "input_file": details.input_file,
-        "output_files": dict(details.output_files),
+        "output_files": batch.output_files,
         "parent": str(details.parent) if details.parent else None,
     }
 

@@ -194,7 +194,7 @@ class BatchPageTests:
         register_batch_processor("bank", "transfer", write_lines)
         batch_id = batches.submit("bank", "transfer", [{"late.csv": "a", "all.csv": "b"}])
         drain()
-        files = Batch.objects.get().output_files
+        files = batches.status(batch_id).output_files
         expected = f"Output files: all.csv: {files['all.csv']} late.csv: {files['late.csv']}"
         assert expected in text(admin_client.get(self.page(batch_id)))
 
@@ -231,7 +231,11 @@ class BatchPageTests:
         """A context, a file name and a reason are text, not markup."""
         bad = "<script>alert(1)</script>"
         batch_id = submit(context={bad: bad}, input_file=bad)
-        change(batch_id, hold_reason=bad, output_files={bad: bad})
+        change(
+            batch_id,
+            hold_reason=bad,
+            output_files={bad: {"object": bad, "size": 1, "content_type": bad, "sha256": ""}},
+        )
         assert bad not in admin_client.get(self.page(batch_id)).content.decode()
 
     def test_has_no_script_and_no_style_of_its_own(self, admin_client: Client, ended: UUID) -> None:

@@ -17,6 +17,7 @@ from alya_django import (
     RowResult,
     Status,
     batches,
+    join,
     outputs,
     register_batch_processor,
     register_slow_query_processor,
@@ -157,10 +158,10 @@ class FinishTests:
     def test_a_failing_database_is_no_failing_storage(self, complete, finisher, monkeypatch) -> None:
         """Who loses the database while it reads the rows says so, and leaves the batch to the next."""
 
-        def fail(batch_id):
+        def fail(batch_id, only=None):
             raise OperationalError("the connection is lost")
 
-        monkeypatch.setattr(finisher, "_contributions", fail)
+        monkeypatch.setattr(join, "contributions", fail)
         with pytest.raises(OperationalError, match="the connection is lost"):
             finisher.finish(complete)
         monkeypatch.undo()

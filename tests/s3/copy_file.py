@@ -45,19 +45,19 @@ def growth() -> Iterator[Callable[[], int]]:
 
 def main(megabytes: int) -> None:
     django.setup()
-    from alya_django import outputs
+    from alya_django import join, outputs
 
     # What a client needs at first is not the file's.
-    with outputs.Joiner(uuid4(), uuid4()) as joiner:
+    with join.Joiner(uuid4(), uuid4()) as joiner:
         joiner.add([{"small.csv": "x"}])
-        outputs.open(joiner.save(lambda size: None)["small.csv"]).close()
+        outputs.open(joiner.save(lambda size: None)["small.csv"].object_name).close()
 
-    with growth() as saving, outputs.Joiner(uuid4(), uuid4()) as joiner:
+    with growth() as saving, join.Joiner(uuid4(), uuid4()) as joiner:
         for _ in range(megabytes):
             joiner.add([{"large.csv": TEXT[:-1]}])
-        name = joiner.save(lambda size: None)["large.csv"]
+        saved = joiner.save(lambda size: None)["large.csv"]
     digest, size = hashlib.sha256(), 0
-    with growth() as reading, outputs.open(name) as file:
+    with growth() as reading, outputs.open(saved.object_name) as file:
         for piece in file.chunks():
             digest.update(piece)
             size += len(piece)
@@ -66,7 +66,8 @@ def main(megabytes: int) -> None:
     print(
         json.dumps(
             {
-                "name": name,
+                "name": saved.object_name,
+                "recorded": [saved.size, saved.checksum],
                 "size": size,
                 "lines": lines,
                 "sha256": digest.hexdigest(),

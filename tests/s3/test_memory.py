@@ -41,6 +41,7 @@ class MemoryTests:
         for _ in range(MEGABYTES):
             digest.update(f"{TEXT[:-1]}\n".encode())
         assert (told["size"], told["lines"], told["sha256"]) == (300_000_000, MEGABYTES, digest.hexdigest())
+        assert told["recorded"] == [told["size"], told["sha256"]]
         parts = s3.client().head_object(Bucket=s3.bucket, Key=told["name"], PartNumber=1)["PartsCount"]
         assert parts == 36
         assert told["saving"] < 30_000_000

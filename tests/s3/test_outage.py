@@ -53,7 +53,9 @@ def interrupt(monkeypatch):
         monkeypatch.setattr(
             outputs,
             "save",
-            lambda *names_and_file: save(*names_and_file[:-1], InterruptedFile(names_and_file[-1], act)),
+            lambda batch_id, attempt, name, file, *rest: save(
+                batch_id, attempt, name, InterruptedFile(file, act), *rest
+            ),
         )
 
     return at_third_part
