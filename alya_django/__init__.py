@@ -15,6 +15,7 @@ from alya_django.answers import (
     Summary,
 )
 from alya_django.checkers import BadFile, FaultyLine, checkers, register_file_checker
+from alya_django.control_totals import ControlTotals
 from alya_django.exceptions import (
     AlreadyDone,
     AlreadyRegistered,
@@ -57,6 +58,7 @@ __all__ = [
     "BatchInput",
     "BatchProcessor",
     "BatchResult",
+    "ControlTotals",
     "ErrorMessage",
     "FaultyLine",
     "FormatFailed",

@@ -117,7 +117,8 @@ class Summary:
 
     ``try_later`` is true until the state is final; until then the counts are those of the rows that have
     ended so far and ``output_files`` is empty. ``output_files`` maps a logical name to an object of the
-    storage.
+    storage. ``totals_mismatch`` says where the file's control totals are not those of the rows: while the batch waits,
+    those received, and once it has ended, those that have succeeded.
     """
 
     status: Status
@@ -129,6 +130,7 @@ class Summary:
     held: bool = False
     output_files: Mapping[str, str] = field(default_factory=dict)
     parent: UUID | None = None
+    totals_mismatch: str = ""
 
     @property
     def try_later(self) -> bool:
@@ -197,6 +199,7 @@ class BatchDetails:
     naborted: int
     output_files: Mapping[str, str]
     parent: UUID | None
+    totals_mismatch: str = ""
     init_block: Any = None
 
 
@@ -212,6 +215,7 @@ class Receipt:
         nrows, nfaulty: How many lines became rows, and how many did not.
         object_id: The object of the storage that holds its bytes; empty if it was too large to be kept.
         error_object_id: The object that names the faulty lines, each with its reason; empty if there are none.
+        totals_mismatch: Where the rows are not as the file declares, so that its batch waits.
     """
 
     file_id: int
@@ -222,3 +226,4 @@ class Receipt:
     nfaulty: int = 0
     object_id: str = ""
     error_object_id: str = ""
+    totals_mismatch: str = ""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, overload
 
+from alya_django.control_totals import ControlTotals
 from alya_django.exceptions import AlreadyRegistered, AlyaError, InvalidInput
 from alya_django.processors import BatchInput
 from alya_django.validation import JSON, check_text, fold_name
@@ -29,7 +30,8 @@ class BadFile(AlyaError):
         super().__init__(reason)
 
 
-Check = Callable[[BinaryIO, str, dict[str, JSON]], Iterable[BatchInput | FaultyLine]]
+Line = BatchInput | FaultyLine
+Check = Callable[[BinaryIO, str, dict[str, JSON]], Iterable[Line | ControlTotals]]
 UniqueBy = tuple[str, ...] | Callable[[JSON], Any]
 AnyCheck = TypeVar("AnyCheck", bound=Check)
 
@@ -43,6 +45,7 @@ class FileChecker:
     op: str
     check: Check
     unique_by: UniqueBy | None = None
+    totals: tuple[str, ...] = ()
 
 
 class CheckerRegistry:
@@ -108,6 +111,7 @@ def register_file_checker(
     app: str,
     op: str,
     unique_by: str | Sequence[str] | Callable[[JSON], Any] | None = None,
+    totals: str | Sequence[str] | None = None,
 ) -> AnyCheck: ...
 @overload
 def register_file_checker(
@@ -117,19 +121,25 @@ def register_file_checker(
     app: str,
     op: str,
     unique_by: str | Sequence[str] | Callable[[JSON], Any] | None = None,
+    totals: str | Sequence[str] | None = None,
 ) -> Callable[[AnyCheck], AnyCheck]: ...
-def register_file_checker(file_type: str, check: Any = None, *, app: str, op: str, unique_by: Any = None) -> Any:
+def register_file_checker(
+    file_type: str, check: Any = None, *, app: str, op: str, unique_by: Any = None, totals: Any = None
+) -> Any:
     """
     Register what reads the files of a type; without ``check``, return a decorator.
 
     Args:
         check: A function of the file, opened to be read as bytes, its name and the context. It yields a BatchInput
             with the number that the line has in the file, or a FaultyLine, and raises BadFile to refuse the whole.
+            Once it may yield the ControlTotals that the file declares.
             What it leaves in the context, a copy of the caller's, is the batch's.
         app, op: Whose processor gets the rows.
         unique_by: What makes a row unique in the app and op: the names of fields of its input, or a function of the
             input that returns a value or several. A line whose key a row of this file has, or one of a file received
             in the last DUPLICATE_DAYS that has not failed, is faulty. One without any of the values is not compared.
+        totals: The fields of the input that are added up, to be compared with the sums that the file declares. A line
+            in which one of them is no amount, such as ``"12.50"``, is faulty.
 
     Raises:
         AlreadyRegistered: The type has another checker, or this one with other arguments.
@@ -139,18 +149,25 @@ def register_file_checker(file_type: str, check: Any = None, *, app: str, op: st
     """
 
     def decorate(source: Any) -> Any:
-        checkers.register(_checker(file_type, source, app, op, unique_by))
+        checkers.register(_checker(file_type, source, app, op, unique_by, totals))
         return source
 
     return decorate if check is None else decorate(check)
 
 
-def _checker(file_type: str, check: Any, app: str, op: str, unique_by: Any) -> FileChecker:
+def _checker(file_type: str, check: Any, app: str, op: str, unique_by: Any, totals: Any) -> FileChecker:
     if not check_text(file_type, "file_type"):
         raise InvalidInput("is empty.", field="file_type")
     if not callable(check):
         raise InvalidInput(f"{check!r} cannot be called.", field="check")
-    return FileChecker(file_type, fold_name(app, "app"), fold_name(op, "op"), check, _unique_by(unique_by))
+    return FileChecker(
+        file_type,
+        fold_name(app, "app"),
+        fold_name(op, "op"),
+        check,
+        _unique_by(unique_by),
+        () if totals is None else _field_names(totals, "totals"),
+    )
 
 
 def _unique_by(given: Any) -> UniqueBy | None:

@@ -39,8 +39,9 @@ class Batch(models.Model):
     ``turn`` orders the runnable batches: seconds of work over ``weight``. ``drained`` says that no row waits
     for its first claim. A batch that ended while it was held keeps ``held_at`` and ``hold_reason``;
     ``nforgiven`` of its failures were there when it was last released. ``output_files`` maps logical names to
-    OutputFiles as JSON. The counts are null until the state is final;
-    until then they are the sum of the progress slots.
+    OutputFiles as JSON. The counts are null until the state is final; until then they are the sum of the slots.
+    ``control_totals`` has what the batch's file declared, what was received of it and, at the end, what has succeeded;
+    ``totals_mismatch`` says where they differ.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -66,6 +67,8 @@ class Batch(models.Model):
     nfailed = models.PositiveIntegerField(_("failed"), null=True, blank=True)
     naborted = models.PositiveIntegerField(_("aborted"), null=True, blank=True)
     output_files = models.JSONField(_("output files"), default=dict)
+    control_totals = models.JSONField(_("control totals"), null=True, blank=True)
+    totals_mismatch = models.TextField(_("mismatch of totals"), blank=True, default="", db_default="")
 
     turn = models.FloatField(_("turn"), default=0.0, db_default=0.0)
     drained = models.BooleanField(_("drained"), default=False, db_default=False)
@@ -204,6 +207,7 @@ class Batch(models.Model):
             held=self.is_held,
             output_files=self.object_names(),
             parent=self.parent_id,
+            totals_mismatch=self.totals_mismatch,
             **self.counts(),
         )
 
@@ -224,6 +228,7 @@ class Batch(models.Model):
             nrows=self.nrows,
             output_files=self.object_names(),
             parent=self.parent_id,
+            totals_mismatch=self.totals_mismatch,
             init_block=init_block,
             **self.counts(slots),
         )
@@ -482,4 +487,5 @@ class BatchFile(models.Model):
             nfaulty=self.nfaulty,
             object_id=self.object_id if self.checksum else "",
             error_object_id=self.error_object_id,
+            totals_mismatch=self.batch.totals_mismatch if self.batch else "",
         )

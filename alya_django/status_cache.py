@@ -121,6 +121,7 @@ def _from_summary(summary: Summary) -> str:
             "nfailed": summary.nfailed,
             "naborted": summary.naborted,
             "held": summary.held,
+            "totalsMismatch": summary.totals_mismatch,
             "outputFiles": dict(summary.output_files),
             "parent": str(summary.parent) if summary.parent else None,
         }
@@ -137,6 +138,7 @@ def _to_summary(text: str) -> Summary:
         nfailed=_checked(int, stored["nfailed"]),
         naborted=_checked(int, stored["naborted"]),
         held=_checked(bool, stored["held"]),
+        totals_mismatch=_checked(str, stored["totalsMismatch"]),
         output_files=_checked_files(stored["outputFiles"]),
         parent=UUID(stored["parent"]) if stored["parent"] else None,
     )

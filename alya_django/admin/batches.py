@@ -84,7 +84,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
     search_fields = ("id",)
     search_help_text = _("The whole id of a batch.")
     fieldsets = (
-        (None, {"fields": ("id", "app", "op", "kind", "state", "hold_reason", "progress")}),
+        (None, {"fields": ("id", "app", "op", "kind", "state", "hold_reason", "totals_mismatch", "progress")}),
         (_("Times"), {"fields": ("requested", "started", "done")}),
         (_("Input"), {"fields": ("input_file", "requested_by", "context_text", "unique_key", "parent_link")}),
         (_("Output"), {"fields": ("output_names", "marked_done_at", "mark_done_error")}),

@@ -23,6 +23,8 @@ OLDEST_EVERY = 8
 CANDIDATES = 5
 BATCHES_KEPT = 100
 CONTEXT_CHARS_KEPT = 16_000_000
+# What a batch may have much of, and no claim needs.
+NOT_NEEDED = ("output_files", "mark_done_error", "hold_reason", "control_totals", "totals_mismatch")
 BATCHES_OWED = 1_000
 # Decoded where a fault of it fails the row alone, and faster than by the model's field.
 INPUT_TEXT = Cast("input", TextField())
@@ -263,7 +265,7 @@ class _Batches:
         if batch_id in self._met:
             self._met.move_to_end(batch_id)
             return self._met[batch_id][0]
-        batches = Batch.objects.primary().defer("output_files", "mark_done_error", "hold_reason")
+        batches = Batch.objects.primary().defer(*NOT_NEEDED)
         batch = batches.annotate(chars=Length(Cast("context", TextField()))).get(pk=batch_id)
         chars: int = batch.chars  # type: ignore[attr-defined]  # annotated above
         self._met[batch_id] = batch, chars

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
 from django.db import DatabaseError, InterfaceError
@@ -19,6 +19,7 @@ from alya_django.engine.claim import Chunk
 from alya_django.engine.deliver import LEASE, Deliverer
 from alya_django.engine.process import Processed, raised, to_record
 from alya_django.engine.record import Recorder
+from alya_django.engine.totals import succeeded
 from alya_django.exceptions import FormatFailed
 from alya_django.models import Batch
 from alya_django.status import Status
@@ -69,14 +70,16 @@ class Finisher:
         finisher = uuid4()
         with self._store.transaction():
             batches = Batch.objects.primary().filter(pk=batch_id)
-            others = batches.locked().get().finisher
+            batch = batches.locked().get()
+            others = batch.finisher
             # Looked at again under the lock: whoever records last sees all that was recorded.
             if not batches.complete().take_finish(finisher, LEASE):
                 return False
+        totals = succeeded(batch, lambda: batches.renew_finish(finisher, LEASE))
         output_files = self._try_to_join(batch_id, finisher)
         if output_files is None:
             return False
-        if not self._close(batch_id, finisher, output_files):
+        if not self._close(batch_id, finisher, output_files, **totals):
             outputs.delete(file.object_name for file in output_files.values())
             return False
         if others:
@@ -146,7 +149,7 @@ class Finisher:
             self._close(query_id, finisher, output_files)
         return recorded
 
-    def _close(self, batch_id: UUID, finisher: UUID, output_files: Mapping[str, OutputFile]) -> bool:
+    def _close(self, batch_id: UUID, finisher: UUID, output_files: Mapping[str, OutputFile], **totals: Any) -> bool:
         """Write the final state, guarded by the finisher's token; return whether it still held."""
         batches = Batch.objects.primary().filter(pk=batch_id)
         counts = batches.get().counts()
@@ -156,6 +159,7 @@ class Finisher:
             done_at=Now(),
             finisher_until=Now() + LEASE,
             **counts,
+            **totals,
         )
         return bool(closed)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal
 from hashlib import blake2b
 from typing import NamedTuple
 from uuid import UUID
 
-from alya_django.checkers import BadFile, FaultyLine, FileChecker
+from alya_django.checkers import BadFile, FaultyLine, FileChecker, Line
 from alya_django.conf import settings
 from alya_django.models import Batch, BatchRow, BusinessKey, database
 from alya_django.processors import BatchInput
@@ -26,8 +27,8 @@ class Owner(NamedTuple):
     line: int
 
 
-Line = BatchInput | FaultyLine
-Keyed = tuple[Line, str | None]
+Amounts = tuple[Decimal, ...]
+Keyed = tuple[Line, str | None, Amounts]
 
 
 class BusinessKeys:
@@ -51,18 +52,18 @@ class BusinessKeys:
         # No value that is stored has a NUL in it.
         return blake2b("\0".join([self._start, *values]).encode(), digest_size=DIGEST_BYTES).hexdigest()
 
-    def without_duplicates(self, lines: Iterable[Keyed]) -> Iterator[Line]:
+    def without_duplicates(self, lines: Iterable[Keyed]) -> Iterator[Keyed]:
         """Yield lines in their order; a row whose key another one has becomes a faulty line."""
         for block in _blocks(lines):
             wanted: dict[str, int] = {}
-            for line, digest in block:
+            for line, digest, _ in block:
                 if digest is not None:
                     wanted.setdefault(digest, line.line)
             owners = self._take(wanted) if wanted else {}
-            for line, digest in block:
+            for line, digest, amounts in block:
                 if digest is not None and (digest in owners or wanted[digest] != line.line):
                     line = self._duplicate(line.line, owners.get(digest, Owner(self._batch_id, wanted[digest])))
-                yield line
+                yield line, digest, amounts
 
     def _values(self, input: JSON) -> list[str]:
         if callable(self._unique_by):

@@ -2,64 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from alya_django.checkers import BadFile, FaultyLine
+from alya_django.checkers import BadFile, FaultyLine, Line
 from alya_django.conf import settings
+from alya_django.control_totals import ControlTotals, Sums
 from alya_django.exceptions import InvalidInput
-from alya_django.intake.business_keys import BusinessKeys, Keyed, Line
+from alya_django.intake.business_keys import BusinessKeys, Keyed
 from alya_django.intake.faults import Faults
 from alya_django.models import database
 from alya_django.processors import BatchInput
 from alya_django.validation import JSON, EncodedJSON, encode_json
 
+YIELDED = (BatchInput, FaultyLine, ControlTotals)
+
+
+class Totals:
+    """What a file declares of its rows, and what these come to as they are read."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.declared: ControlTotals | None = None
+        self.sums = Sums(names)
+        self._names = names
+
+    def declare(self, declared: ControlTotals) -> None:
+        """Take what the file declares; raise BadFile if it cannot be compared."""
+        if self.declared is not None:
+            raise BadFile("The file declares its control totals twice.")
+        if unknown := declared.sums.keys() - self._names:
+            raise BadFile(f"The file declares the sum of {min(unknown)!r}, which its checker has not in totals.")
+        self.declared = declared
+
 
 def rows(
-    check: Callable[[], Iterable[Line]], faults: Faults, keys: BusinessKeys | None = None
+    check: Callable[[], Iterable[Line | ControlTotals]],
+    faults: Faults,
+    totals: Totals,
+    keys: BusinessKeys | None = None,
 ) -> Iterator[BatchInput]:
     """
-    Yield the rows that a checker yields, their inputs as JSON text, and set its faulty lines aside.
+    Yield the rows that a checker yields, their inputs as JSON text, add them up, and set its faulty lines aside.
 
-    An input that JSON cannot hold makes its line faulty, and so does a business key that another row has.
+    An input that JSON cannot hold makes its line faulty, and so does an amount that is none, or a business key that
+    another row has.
 
     Raises:
         BadFile: The checker refuses the file, fails, yields something else, or yields too many lines.
     """
-    keyed = _encoded(_checked(check), _no_digest if keys is None else keys.digest)
-    lines = (line for line, _ in keyed) if keys is None else keys.without_duplicates(keyed)
-    for line in lines:
+    keyed = _encoded(_checked(check), totals, _no_digest if keys is None else keys.digest)
+    for line, _, amounts in keyed if keys is None else keys.without_duplicates(keyed):
         if isinstance(line, FaultyLine):
             faults.add(line.line, line.reason)
         else:
+            totals.sums.add(amounts)
             yield line
 
 
-def _encoded(lines: Iterable[Line], digest: Callable[[JSON], str | None]) -> Iterator[Keyed]:
-    """Yield lines, each row with its input as JSON text and the digest of its key."""
+def _encoded(
+    lines: Iterable[Line | ControlTotals], totals: Totals, digest: Callable[[JSON], str | None]
+) -> Iterator[Keyed]:
+    """Yield lines, each row with its input as JSON text, the digest of its key, and its amounts."""
     lines_max: int = settings.BATCH_ROWS_MAX
     for count, line in enumerate(lines, 1):
+        if isinstance(line, ControlTotals):
+            totals.declare(line)
+            lines_max += 1
+            continue
         if count > lines_max:
-            raise BadFile(f"The file has more than {lines_max} lines, the limit.")
+            raise BadFile(f"The file has more than {settings.BATCH_ROWS_MAX} lines, the limit.")
         if isinstance(line, FaultyLine):
-            yield line, None
+            yield line, None, ()
             continue
         try:
             text = "{}" if line.input is None else encode_json(line.input, "input")
+            amounts = totals.sums.amounts(line.input)
         except InvalidInput as error:
-            yield FaultyLine(line.line, f"{error}"), None
+            yield FaultyLine(line.line, f"{error}"), None, ()
         else:
-            yield BatchInput(line.line, EncodedJSON(text)), digest(line.input)
+            yield BatchInput(line.line, EncodedJSON(text)), digest(line.input), amounts
 
 
 def _no_digest(input: JSON) -> None:
     return None
 
 
-def _checked(check: Callable[[], Iterable[Line]]) -> Iterator[Line]:
+def _checked(check: Callable[[], Iterable[Line | ControlTotals]]) -> Iterator[Line | ControlTotals]:
     """Yield what the project's code yields; whatever it raises refuses the file, unless the database is at fault."""
     try:
         for line in check():
-            if not isinstance(line, BatchInput | FaultyLine):
+            if not isinstance(line, YIELDED):
                 raise TypeError(f"it yields a BatchInput or a FaultyLine, not {line!r}")
             yield line
     except BadFile:

@@ -23,11 +23,12 @@ from alya_django import lifecycle, outputs
 from alya_django.answers import Receipt
 from alya_django.checkers import BadFile, FileChecker, checkers
 from alya_django.conf import settings
+from alya_django.control_totals import differences
 from alya_django.exceptions import InvalidInput, NotFound
 from alya_django.intake import objects
 from alya_django.intake.business_keys import BusinessKeys
 from alya_django.intake.faults import Faults
-from alya_django.intake.lines import rows
+from alya_django.intake.lines import Totals, rows
 from alya_django.intake.unpack import unpacked
 from alya_django.models import Batch, BatchFile, database
 from alya_django.status import Kind, Status
@@ -35,6 +36,7 @@ from alya_django.validation import JSON, TEXT_MAX, check_text, encode_object, ma
 
 BUFFER_BYTES = 262_144
 REASON_CHARS_MAX = 10_000
+SET_BY_CHECKER = ("nrows", "context", "status", "control_totals", "totals_mismatch")
 
 
 def process(
@@ -240,14 +242,31 @@ def _insert(record: BatchFile, batch: Batch, order: _Order, faults: Faults) -> N
     """Have the checker read the file, and store the rows as it does."""
     context = json.loads(order.context)
     keys = BusinessKeys(order.checker, batch.id) if order.checker.unique_by else None
+    totals = Totals(order.checker.totals)
     with _opened(record.object_id) as file:
-        lines = rows(lambda: order.checker.check(file, record.file_name, context), faults, keys)
+        lines = rows(lambda: order.checker.check(file, record.file_name, context), faults, totals, keys)
         first = next(lines, None)
         if first is None:
             raise BadFile("The file has no usable line.")
         nrows = lifecycle.insert_rows(batch.id, chain([first], lines))
     encode_object(context, "context")
-    Batch.objects.primary().filter(pk=batch.id).update(nrows=nrows, context=context)
+    batch.nrows, batch.context = nrows, context
+    if totals.declared is not None:
+        _compare(batch, totals, faults.count)
+    batch.save(using=database().alias, update_fields=SET_BY_CHECKER)
+
+
+def _compare(batch: Batch, totals: Totals, nfaulty: int) -> None:
+    """Keep a batch back if its rows are not what the file declares."""
+    declared = totals.declared.as_json() if totals.declared else {}
+    received = {"count": batch.nrows, "sums": totals.sums.as_json()}
+    batch.control_totals = {"declared": declared, "received": received}
+    found = differences(declared, received, "received")
+    if found and nfaulty:
+        found.append(f"faulty lines: {nfaulty}")
+    batch.totals_mismatch = "; ".join(found)
+    if found:
+        batch.status = Status.WAIT
 
 
 def _reject(file_id: int, reason: str, faults: Faults) -> Receipt:

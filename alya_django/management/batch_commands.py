@@ -96,6 +96,7 @@ def as_json(batch: Batch) -> dict[str, JSON]:
         "status": details.status.value,
         "held": batch.is_held,
         "hold_reason": batch.hold_reason if batch.is_held else "",
+        "totals_mismatch": batch.totals_mismatch,
         "nrows": details.nrows,
         "nsuccess": details.nsuccess,
         "nfailed": details.nfailed,

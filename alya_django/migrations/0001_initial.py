@@ -64,6 +64,8 @@ class Migration(migrations.Migration):
                 ('nfailed', models.PositiveIntegerField(blank=True, null=True, verbose_name='failed')),
                 ('naborted', models.PositiveIntegerField(blank=True, null=True, verbose_name='aborted')),
                 ('output_files', models.JSONField(default=dict, verbose_name='output files')),
+                ('control_totals', models.JSONField(blank=True, null=True, verbose_name='control totals')),
+                ('totals_mismatch', models.TextField(blank=True, db_default='', default='', verbose_name='mismatch of totals')),
                 ('turn', models.FloatField(db_default=0.0, default=0.0, verbose_name='turn')),
                 ('drained', models.BooleanField(db_default=False, default=False, verbose_name='drained')),
                 ('finisher', models.UUIDField(blank=True, null=True, verbose_name='finisher')),

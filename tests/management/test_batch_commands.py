@@ -91,6 +91,7 @@ class OperatorCommandTests:
             "status": "failed",
             "held": False,
             "hold_reason": "",
+            "totals_mismatch": "",
             "nrows": 2,
             "nsuccess": 1,
             "nfailed": 1,
