@@ -15,6 +15,7 @@ from alya_django import db
 from alya_django.answers import BatchDetails, ErrorMessage, OutputFile, Receipt, RowOutcome, Summary
 from alya_django.db import Database
 from alya_django.querysets import (
+    ERRCODE,
     RUNNABLE,
     BatchFileQuerySet,
     BatchProgressQuerySet,
@@ -295,6 +296,7 @@ class BatchRow(models.Model):
                 condition=Q(line=0, status=Status.QUEUED, retry_at__isnull=False),
             ),
             models.Index(fields=("batch", "line"), name="alya_row_failed", condition=Q(status=Status.FAILED)),
+            models.Index("batch", ERRCODE, "line", name="alya_row_errcode", condition=Q(status=Status.FAILED)),
         )
         constraints = (
             models.UniqueConstraint(fields=("batch", "line"), name="alya_row_line"),

@@ -10,11 +10,13 @@ from uuid import UUID
 from django.db import router, transaction
 from django.db.models import Exists, F, Model, OuterRef, Q, QuerySet, Subquery, Sum, Value
 from django.db.models.expressions import Combinable
-from django.db.models.functions import Coalesce, Greatest, Now
+from django.db.models.fields.json import KeyTextTransform, KeyTransform
+from django.db.models.functions import Coalesce, Greatest, Left, Now
 
 from alya_django.conf import settings
 from alya_django.exceptions import NotFound, WrongType
 from alya_django.status import FINAL, PENDING, Kind, Status
+from alya_django.validation import TEXT_MAX
 
 if TYPE_CHECKING:
     from alya_django.models import Batch, BatchFile, BatchProgress, BatchRow, BusinessKey, Worker  # noqa: F401 (named in the bases)
@@ -24,6 +26,8 @@ Op = tuple[str, str, str]
 # A partial index serves only a query that repeats its condition: models and queries have it from here.
 RUNNABLE = Q(kind=Kind.BATCH, status__in=sorted(PENDING), held_at__isnull=True, drained=False)
 HELD = Q(status__in=sorted(PENDING), held_at__isnull=False)
+# What a failed row is counted by: the errcode of its first message, cut to what an index can hold.
+ERRCODE = Left(KeyTextTransform("errcode", KeyTransform("0", "messages")), TEXT_MAX)
 # A smaller weight counts as this: what is divided by nearly nothing no database can hold.
 WEIGHT_MIN = 1e-6
 # A claim's token is its worker's number above so many bits, and a count below.

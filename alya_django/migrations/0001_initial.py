@@ -1,5 +1,6 @@
 import django.db.models.deletion
 import django.db.models.expressions
+import django.db.models.fields.json
 import django.db.models.functions.datetime
 import django.db.models.functions.text
 import uuid
@@ -256,6 +257,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='batchrow',
             index=models.Index(condition=models.Q(('status', 'failed')), fields=['batch', 'line'], name='alya_row_failed'),
+        ),
+        migrations.AddIndex(
+            model_name='batchrow',
+            index=models.Index(models.F('batch'), django.db.models.functions.text.Left(django.db.models.fields.json.KeyTextTransform('errcode', django.db.models.fields.json.KeyTransform('0', 'messages')), 255), models.F('line'), condition=models.Q(('status', 'failed')), name='alya_row_errcode'),
         ),
         migrations.AddConstraint(
             model_name='batchrow',
