@@ -8,12 +8,12 @@ from uuid import UUID
 from django.contrib import admin
 from django.db.models import QuerySet, prefetch_related_objects
 from django.http import HttpRequest
-from django.urls import reverse
+from django.urls import URLPattern, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from alya_django.admin import masking, words
+from alya_django.admin import lines, masking, words
 from alya_django.admin.paging import KeysetMixin
 from alya_django.admin.read_only import ReadOnlyAdmin, StaticFilter
 from alya_django.exceptions import InvalidInput
@@ -121,6 +121,9 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         "parent_link",
         "root_link",
     )
+
+    def get_urls(self) -> list[URLPattern]:
+        return [*lines.urls(self), *super().get_urls()]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Batch | None:
         batch = super().get_object(request, object_id, from_field)

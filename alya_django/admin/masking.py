@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
 from alya_django.admin import permissions
+from alya_django.answers import ErrorMessage
 from alya_django.conf import settings
 from alya_django.models import Batch
 from alya_django.validation import JSON
@@ -33,6 +34,16 @@ def shown(request: HttpRequest, batch: Batch, what: str, value: JSON) -> JSON:
     return _masked_by_project(batch, what, _without(value, keys) if keys else value)
 
 
+def shown_messages(request: HttpRequest, batch: Batch, messages: JSON) -> list[ErrorMessage]:
+    """Return a row's messages, stored or none, as a person may see them; what is left of none is hidden whole."""
+    if not messages:
+        return []
+    try:
+        return [_read(message) for message in shown(request, batch, "messages", messages)]
+    except (AttributeError, KeyError, TypeError):
+        return [ErrorMessage(MASK)]
+
+
 def shown_lines(request: HttpRequest, batch: Batch, output_lines: Mapping[str, str]) -> dict[str, str]:
     """
     Return what a row gave to output files, by their names, as a person may see it.
@@ -43,6 +54,12 @@ def shown_lines(request: HttpRequest, batch: Batch, output_lines: Mapping[str, s
     is_masked = settings.MASK_KEYS or settings.MASK_WITH
     may_see = any(permissions.may(request, name, batch) for name in (permissions.INPUT, permissions.DOWNLOAD))
     return {name: text if may_see or not is_masked else MASK for name, text in output_lines.items()}
+
+
+def _read(message: Mapping[str, Any]) -> ErrorMessage:
+    """Return a message, some of whose parts may be masked."""
+    masked = {"vals": [MASK]} if message.get("vals") == MASK else {}
+    return ErrorMessage.from_json({**message, **masked, "msgid": message["msgid"] if message["msgid"] != MASK else 0})
 
 
 def _without(value: JSON, keys: Collection[str]) -> JSON:

@@ -68,11 +68,17 @@ class Keyset:
 
 @dataclass(frozen=True)
 class Page:
-    """The rows of one page, and whether there are others."""
+    """
+    The rows of one page, and whether there are others.
+
+    ``begins`` and ``ends`` are where it does so, if that is not with its first and last row.
+    """
 
     rows: list[Any]
     has_previous: bool
     has_next: bool
+    begins: str = ""
+    ends: str = ""
 
 
 @dataclass(frozen=True)
@@ -148,10 +154,11 @@ class KeysetMixin(_ChangeList):
 
     def _pager(self, page: Page) -> KeysetPager:
         write = self.keyset.write
+        leads_back = page.has_previous and (page.begins or page.rows)
         return KeysetPager(
             first=self._link({}) if page.has_previous else "",
-            previous=self._link({BEFORE: write(page.rows[0])}) if page.has_previous and page.rows else "",
-            next=self._link({AFTER: write(page.rows[-1])}) if page.has_next else "",
+            previous=self._link({BEFORE: page.begins or write(page.rows[0])}) if leads_back else "",
+            next=self._link({AFTER: page.ends or write(page.rows[-1])}) if page.has_next else "",
         )
 
     def _link(self, place: dict[str, str]) -> str:

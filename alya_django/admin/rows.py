@@ -1,50 +1,48 @@
-"""The pages of rows: those of one batch in the order of lines, and all that is kept of one."""
+"""The list of rows: those of one batch, in the order of lines."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.contrib.admin.utils import unquote
+from django.contrib.admin.views.main import SEARCH_VAR
+from django.db.models import QuerySet, prefetch_related_objects
+from django.db.models.fields.json import KeyTransform
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from alya_django.admin import permissions, words
-from alya_django.admin.paging import AFTER, BEFORE, KeysetMixin, Place
-from alya_django.admin.read_only import ReadOnlyAdmin, StaticFilter
-from alya_django.answers import ErrorMessage
+from alya_django.admin import masking, permissions, row_filters, words
+from alya_django.admin.paging import AFTER, BEFORE, KeysetMixin, Page, Place
+from alya_django.admin.read_only import ReadOnlyAdmin
+from alya_django.admin.row_filters import LOOKED_AT_MAX, STATES, Walk
+from alya_django.db import OTHER
 from alya_django.exceptions import InvalidInput
 from alya_django.models import Batch, BatchRow
 from alya_django.status import Status
 from alya_django.validation import check_id
 
 BATCH = "batch"
-LARGE = ("input", "result", "output_lines")
-
-# A state beside the condition that finds its rows. Where a partial index serves, it is that index's: those of a
-# batch's queued rows lie behind millions that have ended.
-STATES = {
-    "queued": (Status.QUEUED.label, Q(status=Status.QUEUED, retry_at__isnull=True)),
-    "requeued": (gettext_lazy("requeued"), Q(status=Status.QUEUED, retry_at__isnull=False)),
-    "inprog": (Status.IN_PROGRESS.label, Q(status=Status.IN_PROGRESS, claim__isnull=False)),
-    "success": (Status.SUCCESS.label, Q(status=Status.SUCCESS)),
-    "failed": (Status.FAILED.label, Q(status=Status.FAILED)),
-    "aborted": (Status.ABORTED.label, Q(status=Status.ABORTED)),
-}
+STATE = "status"
+ERRCODE = "errcode"
+LARGE = ("input", "result", "output_lines", "messages")
+ERRCODES_SHOWN = 10
 
 
-class StateFilter(StaticFilter):
-    title = gettext_lazy("state")
-    parameter_name = "status"
+@dataclass(frozen=True)
+class Choice:
+    """A filter to choose: its words, how many rows it has where that is known, and where it leads."""
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [(state, label) for state, (label, _condition) in STATES.items()]
-
-    def choose(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
-        return queryset.filter(STATES[value][1])
+    label: str
+    count: str
+    address: str
+    is_chosen: bool
+    look: str = ""
+    icon: str = ""
 
 
 class RowListMixin(KeysetMixin):
@@ -52,23 +50,42 @@ class RowListMixin(KeysetMixin):
 
     batch_param: str
     batch: Batch | None
+    state: str
+    errcode: str
+    counts: dict[str, int]
+    errors: dict[str, int]
+    all_rows: QuerySet[BatchRow]
+    states: Sequence[Choice] = ()
+    note = ""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
         self.batch_param = str(self.params.get(BATCH, ""))
+        self.errcode = str(self.params.get(ERRCODE, ""))
+        self.state = "failed" if self.errcode else str(self.params.get(STATE, ""))
         self.batch = _find_batch(request, self.batch_param)
         rows = super().get_queryset(request, exclude_parameters)
         if self.batch is None:
             self.search_fields = ()
-            self.has_filters = False
             return rows.none()
-        if not _may_have(self.batch, self.params.get(StateFilter.parameter_name)):
-            return rows.none()
-        return rows.filter(batch=self.batch.pk).defer(*LARGE)
+        prefetch_related_objects([self.batch] if self.batch.done_at is None else [], "progress")
+        self.counts = self.batch.counts(self.batch.progress.all())
+        self.errors = self.batch.error_counts() if self.counts["nfailed"] else {}
+        self.all_rows = rows.filter(batch=self.batch.pk).annotate(first=KeyTransform("0", "messages")).defer(*LARGE)
+        self.states = list(self._states(self.batch))
+        return self._filtered(self.batch)
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        if self.batch is None:
+            return
+        for row in self.result_list:
+            row.first = masking.shown_messages(request, self.batch, [row.first] if row.first else [])
 
     def get_filters_params(self, params: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return what the filters see. The batch is none of it: it stays when they are cleared."""
+        """Return what Django's filters see. What is chosen here is none of it."""
         filters = super().get_filters_params(params)
-        filters.pop(BATCH, None)
+        for name in (BATCH, STATE, ERRCODE):
+            filters.pop(name, None)
         return filters
 
     def start(self) -> Place | None:
@@ -77,9 +94,13 @@ class RowListMixin(KeysetMixin):
             return super().start()
         return [line - 1]
 
+    def url_for_result(self, result: Any) -> str:
+        """Lead to the page of the line."""
+        return _line_page(self.model_admin, result)
+
     def empty_text(self) -> str:
         if self.batch is not None:
-            return _("This batch has no such rows.")
+            return _("This batch has no such rows.") if not self.note else ""
         if self.batch_param:
             return _("There is no batch %(id)s.") % {"id": words.short(self.batch_param)}
         return _("Choose a batch: its page leads to its rows.")
@@ -88,38 +109,121 @@ class RowListMixin(KeysetMixin):
         """Say how far the batch has come."""
         return words.progress(self.batch) if self.batch else ""
 
+    def common_errcodes(self) -> list[Choice]:
+        """Return the most frequent errcodes of the batch."""
+        return list(map(self._errcode, list(self.errors)[:ERRCODES_SHOWN]))
+
+    def rare_errcodes(self) -> list[Choice]:
+        """Return the other errcodes of the batch, of which there may be many."""
+        return list(map(self._errcode, list(self.errors)[ERRCODES_SHOWN:]))
+
+    def _states(self, batch: Batch) -> Iterator[Choice]:
+        """Yield the states to choose from, with the batch's own counters: nothing is counted for them."""
+        yield self._choice(_("all"), batch.nrows, is_chosen=not self.state)
+        for name, state in STATES.items():
+            count = _known_count(batch, self.counts, name)
+            if count != 0 or name == self.state:
+                yield self._choice(
+                    str(state.label),
+                    count,
+                    {STATE: name},
+                    is_chosen=self.state == name and not self.errcode,
+                    look=name,
+                )
+
+    def _filtered(self, batch: Batch) -> QuerySet[Any]:
+        if self.errcode:
+            is_known = self.errcode in self.errors
+            return row_filters.with_errcode(self.all_rows, self.errcode) if is_known else self.all_rows.none()
+        if not self.state:
+            return self.all_rows
+        if self.state not in STATES or _known_count(batch, self.counts, self.state) == 0:
+            return self.all_rows.none()
+        if STATES[self.state].first:
+            self.note = _("At most %(count)s such rows can be shown: those that come first.") % {
+                "count": words.number(LOOKED_AT_MAX)
+            }
+        return row_filters.in_state(self.all_rows, STATES[self.state])
+
+    def _is_walked(self) -> bool:
+        return self.batch is not None and not self.queryset.query.is_empty() and STATES[self.state].walked
+
+    def _page_after(self, place: Place | None) -> Page:
+        if not self.state or not self._is_walked():
+            return super()._page_after(place)
+        rows = self.all_rows if place is None else self.all_rows.filter(self.keyset.after(place))
+        found = row_filters.walk(rows.order_by("line"), Status(self.state), self.list_per_page)
+        self._note_walk(found)
+        begins = found.lines[0] if found.lines else (place[0] + 1 if place else None)
+        return self._page_of(found.lines, begins=begins, ends=found.until, has_previous=place is not None)
+
+    def _page_before(self, place: Place) -> Page | None:
+        if not self.state or not self._is_walked():
+            return super()._page_before(place)
+        rows = self.all_rows.filter(self.keyset.before(place)).order_by("-line")
+        found = row_filters.walk(rows, Status(self.state), self.list_per_page)
+        if found.until is None:
+            return None
+        self._note_walk(found)
+        return self._page_of(found.lines[::-1], begins=found.until, ends=place[0] - 1, has_previous=True)
+
+    def _page_of(self, lines: list[int], *, begins: int | None, ends: int | None, has_previous: bool) -> Page:
+        """Return a page of these lines that may begin before the first of them, and end after the last."""
+        rows = list(self.queryset.filter(line__in=lines)) if lines else []
+        places = ("" if line is None else str(line) for line in (begins, ends))
+        return Page(rows, has_previous, ends is not None, *places)
+
+    def _note_walk(self, found: Walk) -> None:
+        """Say what was looked at, where that was not enough to fill the page."""
+        if found.until is not None and len(found.lines) < self.list_per_page:
+            self.note = _("%(count)s rows were looked at, up to line %(line)s; the next page looks on from there.") % {
+                "count": words.number(LOOKED_AT_MAX),
+                "line": words.number(found.until),
+            }
+
+    def _choice(
+        self, label: str, count: int | None, query: dict[str, str] | None = None, *, is_chosen: bool, look: str = ""
+    ) -> Choice:
+        choices = dict.fromkeys((STATE, ERRCODE, SEARCH_VAR))
+        address = self.get_query_string({**choices, **(query or {})})
+        shown = "" if count is None else words.number(count)
+        return Choice(label, shown, address, is_chosen, look, words.ICONS.get(look, ""))
+
+    def _errcode(self, errcode: str) -> Choice:
+        """Return an errcode to filter by. Those that are counted together have none to be looked for by."""
+        if errcode == OTHER:
+            return Choice(_("other"), words.number(self.errors[errcode]), "", False)
+        is_chosen = errcode == self.errcode
+        return self._choice(words.short(errcode), self.errors[errcode], {ERRCODE: errcode}, is_chosen=is_chosen)
+
 
 class BatchRowAdmin(ReadOnlyAdmin[BatchRow]):
-    """The rows of a batch, in the order of lines."""
+    """The rows of a batch, in the order of lines. Each has a page among those of its batch."""
 
     change_list_mixin = RowListMixin
     app_field = "batch__app"
     ordering = ("line",)
+    preserve_filters = False
     list_per_page = 100
-    list_display = ("line", "state", "first_message", "attempts", "done_by", "done")
-    list_filter = (StateFilter,)
+    list_display = ("line", "state", "message", "attempts", "done_by", "took")
     search_fields = ("line",)
     search_help_text = gettext_lazy("The line to begin with.")
-    fieldsets = (
-        (None, {"fields": ("batch_link", "line", "state", "attempts", "lost", "retries", "done_by", "claim")}),
-        (gettext_lazy("Times"), {"fields": ("requested", "claimed", "done", "retry")}),
-        (
-            gettext_lazy("Data"),
-            {"fields": ("input_text", "result_text", "messages_text", "output_lines_text")},
-        ),
-    )
-    readonly_fields = (
-        "batch_link",
-        "state",
-        "requested",
-        "claimed",
-        "done",
-        "retry",
-        "input_text",
-        "result_text",
-        "messages_text",
-        "output_lines_text",
-    )
+
+    class Media:
+        css: ClassVar = {"all": ("alya_django/rows.css",)}
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Lead to the page of the line, whatever address others have kept of the row."""
+        row = self.get_object(request, unquote(object_id))
+        if row is None or not self.has_view_permission(request, row) or request.method != "GET":
+            return super().change_view(request, object_id, form_url, extra_context)
+        return HttpResponseRedirect(_line_page(self, row))
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[BatchRow], search_term: str
@@ -127,50 +231,22 @@ class BatchRowAdmin(ReadOnlyAdmin[BatchRow]):
         """Leave the rows as they are: a line is where the page begins, unless it is no number."""
         return (queryset.none() if search_term and _line(search_term) is None else queryset), False
 
-    @admin.display(description=gettext_lazy("batch"))
-    def batch_link(self, row: BatchRow) -> str:
-        url = reverse("admin:alya_django_batch_change", args=(row.batch_id,), current_app=self.admin_site.name)
-        return format_html('<a href="{}">{}</a>', url, row.batch_id)
-
     @admin.display(description=gettext_lazy("state"))
     def state(self, row: BatchRow) -> str:
-        return words.row_state(row)
+        return words.row_badge(row)
 
     @admin.display(description=gettext_lazy("first message"))
-    def first_message(self, row: BatchRow) -> str:
-        return words.message(ErrorMessage.from_json(row.messages[0])) if row.messages else words.NOTHING
+    def message(self, row: Any) -> str:
+        return words.message(row.first[0]) if row.first else words.NOTHING
 
-    @admin.display(description=gettext_lazy("requested at"))
-    def requested(self, row: BatchRow) -> str:
-        return words.moment(row.requested_at)
+    @admin.display(description=gettext_lazy("took"))
+    def took(self, row: BatchRow) -> str:
+        return words.took(row.claimed_at, row.done_at)
 
-    @admin.display(description=gettext_lazy("claimed at"))
-    def claimed(self, row: BatchRow) -> str:
-        return words.moment(row.claimed_at)
 
-    @admin.display(description=gettext_lazy("done at"))
-    def done(self, row: BatchRow) -> str:
-        return words.moment(row.done_at)
-
-    @admin.display(description=gettext_lazy("retry at"))
-    def retry(self, row: BatchRow) -> str:
-        return words.moment(row.retry_at)
-
-    @admin.display(description=gettext_lazy("input"))
-    def input_text(self, row: BatchRow) -> str:
-        return words.json_text(row.input)
-
-    @admin.display(description=gettext_lazy("result"))
-    def result_text(self, row: BatchRow) -> str:
-        return words.json_text(row.result)
-
-    @admin.display(description=gettext_lazy("messages"))
-    def messages_text(self, row: BatchRow) -> str:
-        return words.json_text(row.messages)
-
-    @admin.display(description=gettext_lazy("output lines"))
-    def output_lines_text(self, row: BatchRow) -> str:
-        return words.json_text(row.output_lines)
+def _line_page(model_admin: admin.ModelAdmin[BatchRow], row: BatchRow) -> str:
+    address = "admin:alya_django_batch_line"
+    return reverse(address, args=(row.batch_id, row.line), current_app=model_admin.admin_site.name)
 
 
 def _find_batch(request: HttpRequest, batch_id: str) -> Batch | None:
@@ -187,15 +263,9 @@ def _line(text: str) -> int | None:
         return None
 
 
-def _may_have(batch: Batch, state: str | None) -> bool:
-    """Tell from a batch's own counts whether it can have rows in a state: to find none it would read them all."""
-    if state is None:
-        return True
-    if batch.done_at is None:
-        return state != Status.ABORTED
-    counts: dict[str, int | None] = {
-        Status.SUCCESS: batch.nsuccess,
-        Status.FAILED: batch.nfailed,
-        Status.ABORTED: batch.naborted,
-    }
-    return bool(counts.get(state))
+def _known_count(batch: Batch, counts: dict[str, int], state: str) -> int | None:
+    """Return how many rows a batch has in a state, if its own counts tell: to find none would be to read them all."""
+    ended = {Status.SUCCESS: "nsuccess", Status.FAILED: "nfailed", Status.ABORTED: "naborted"}
+    if state in ended:
+        return counts[ended[Status(state)]]
+    return None if batch.done_at is None else 0

@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.text import Truncator
 from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from alya_django.answers import ErrorMessage
 from alya_django.models import Batch, BatchRow
 from alya_django.status import Status
 from alya_django.validation import JSON
 
-JSON_BYTES_MAX = 2048
-JSON_ROWS_MAX = 20
-JSON_COLUMNS = 80
+TEXT_BYTES_MAX = 2048
+TEXT_ROWS_MAX = 20
+TEXT_COLUMNS = 80
 TEXT_CHARS_MAX = 120
 NOTHING = "-"
+OWN_MESSAGES = {
+    (2, "configerror"): gettext_lazy("No worker had a processor for its app and op."),
+    (5, "configerror"): gettext_lazy("The initializer of its app went on raising errors."),
+    (10, "processing_error"): gettext_lazy("Its processor raised an error, or returned what cannot be stored."),
+    (11, "processing_error"): gettext_lazy("Its worker died, as many times as a row is allowed."),
+    (12, "processing_error"): gettext_lazy("It took longer than its time limit."),
+}
+ICONS = {
+    "queued": "◔",
+    "requeued": "↻",
+    "inprog": "▶",
+    "success": "✓",
+    "failed": "✕",
+    "aborted": "⊘",
+}
 NO_BREAK_SPACE = "\xa0"
 
 
@@ -40,6 +55,22 @@ def row_state(row: BatchRow) -> str:
     if row.status == Status.QUEUED and row.retry_at is not None:
         return _("requeued")
     return row.get_status_display()
+
+
+def row_badge(row: BatchRow) -> str:
+    """Return a row's state as a sign and its word."""
+    look = "requeued" if row.status == Status.QUEUED and row.retry_at is not None else row.status
+    return badge(look, ICONS[look], row_state(row))
+
+
+def badge(look: str, icon: str, text: str) -> str:
+    """Return a state as a sign, which style sheets colour by its look, and a word, which says it all."""
+    return format_html(
+        '<span class="alya-state" data-alya-look="{}"><span class="alya-icon" aria-hidden="true">{}</span> {}</span>',
+        look,
+        icon,
+        text,
+    )
 
 
 def progress(batch: Batch) -> str:
@@ -63,6 +94,16 @@ def number(value: int) -> str:
     return number_format(value, force_grouping=True)
 
 
+def times(count: int) -> str:
+    """Say how often something was."""
+    return ngettext("%(count)s time", "%(count)s times", count) % {"count": number(count)}
+
+
+def plainly(error: ErrorMessage) -> str:
+    """Say what a message of Alya's own means; of others the project knows, and nothing is said."""
+    return str(OWN_MESSAGES.get((error.msgid, error.errcode), ""))
+
+
 def message(error: ErrorMessage) -> str:
     """Return a row's message: its errcode, and what it says of which field."""
     about = ": ".join(filter(None, [error.field, ", ".join(map(str, error.vals))]))
@@ -81,17 +122,29 @@ def moment(value: datetime | None) -> str:
     return f"{localtime(value) if is_aware(value) else value:%Y-%m-%d %H:%M:%S}"
 
 
+def took(claimed_at: datetime | None, done_at: datetime | None) -> str:
+    """Return how long a row was in hand."""
+    if claimed_at is None or done_at is None:
+        return NOTHING
+    seconds = max((done_at - claimed_at).total_seconds(), 0)
+    if seconds < 60:
+        return _("%(seconds)s s") % {"seconds": number_format(seconds, decimal_pos=3 if seconds < 1 else 1)}
+    return str(timedelta(seconds=round(seconds)))
+
+
 def json_text(value: JSON) -> str:
     """Return a JSON value as escaped, indented text, cut where it gets long."""
-    if value is None:
-        return NOTHING
-    whole = _dump(value).encode()
-    text = whole[:JSON_BYTES_MAX].decode(errors="ignore")
-    area = _text_area(text)
-    if len(whole) <= JSON_BYTES_MAX:
+    return NOTHING if value is None else text_block(_dump(value), "JSON")
+
+
+def text_block(value: str, label: str) -> str:
+    """Return a text escaped, with its line breaks, cut where it gets long."""
+    whole = value.encode()
+    area = _text_area(whole[:TEXT_BYTES_MAX].decode(errors="ignore"), label)
+    if len(whole) <= TEXT_BYTES_MAX:
         return area
     cut = _("The first %(shown)s of %(size)s bytes.") % {
-        "shown": number(JSON_BYTES_MAX),
+        "shown": number(TEXT_BYTES_MAX),
         "size": number(len(whole)),
     }
     return format_html("{}<p>{}</p>", area, cut)
@@ -102,13 +155,15 @@ def _share(ended: int, nrows: int) -> str:
     return number_format(ended * 1000 // max(nrows, 1) / 10, decimal_pos=1)
 
 
-def _text_area(text: str) -> str:
+def _text_area(text: str, label: str) -> str:
     # The one element that wraps a text of no spaces without a style of ours, which a strict policy may forbid.
-    rows = sum(len(line) // JSON_COLUMNS + 1 for line in text.splitlines())
+    rows = sum(len(line) // TEXT_COLUMNS + 1 for line in text.splitlines())
+    # A line break that the text begins with is the element's own, and would be lost.
     return format_html(
-        '<textarea readonly cols="{}" rows="{}" aria-label="JSON">{}</textarea>',
-        JSON_COLUMNS,
-        min(rows, JSON_ROWS_MAX),
+        '<textarea class="alya-text" readonly dir="auto" cols="{}" rows="{}" aria-label="{}">\n{}</textarea>',
+        TEXT_COLUMNS,
+        min(max(rows, 1), TEXT_ROWS_MAX),
+        label,
         text,
     )
 

@@ -18,6 +18,11 @@ def rows_of(batch_id: object, **query: object) -> str:
     return f"{ROWS}?{urlencode({'batch': str(batch_id), **query})}"
 
 
+def line_of(batch_id: object, line: int = 1) -> str:
+    """Return the address of a line's page."""
+    return f"{BATCHES}{batch_id}/line/{line}/"
+
+
 def text(response: HttpResponse) -> str:
     """Return what a page says, without its markup."""
     assert response.status_code == 200

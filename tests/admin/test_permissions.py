@@ -113,10 +113,12 @@ class ScopeTests:
     def test_narrows_the_pages_of_one(self, bank: UUID, shop: UUID, admin_client: Client, settings: Any) -> None:
         """A batch of another app is as one that never was, and so are its rows, and what was logged of it."""
         scope_to(settings, only_bank)
-        for batch_id, status in ((bank, 200), (shop, 302)):
-            row = BatchRow.objects.get(batch=batch_id)
-            for page in (f"{BATCHES}{batch_id}/change/", f"{BATCHES}{batch_id}/history/", f"{ROWS}{row.pk}/change/"):
+        for batch_id, status, status_of_line in ((bank, 200, 200), (shop, 302, 404)):
+            for page in (f"{BATCHES}{batch_id}/change/", f"{BATCHES}{batch_id}/history/"):
                 assert admin_client.get(page).status_code == status
+            assert admin_client.get(f"{BATCHES}{batch_id}/line/1/").status_code == status_of_line
+        row = BatchRow.objects.get(batch=shop)
+        assert str(shop) not in admin_client.get(f"{ROWS}{row.pk}/change/").url
 
     @pytest.mark.rule("ADM-2")
     def test_none_is_all_and_no_app_is_nothing(

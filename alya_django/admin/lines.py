@@ -1,0 +1,208 @@
+"""The page of one line of a batch: what came in, what became of it, where it went, and what is next to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.contrib.admin import ModelAdmin
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_safe
+
+from alya_django.admin import masking, permissions, words
+from alya_django.models import Batch, BatchRow
+from alya_django.status import Kind, Status
+
+VIEW_ROWS = "view_batchrow"
+CHILDREN_MAX = 20
+GENERATIONS_MAX = 3
+
+if TYPE_CHECKING:
+    BatchPages = ModelAdmin[Batch]
+else:
+    BatchPages = ModelAdmin
+
+
+@dataclass(frozen=True)
+class Message:
+    """Why a row failed, for a person to read."""
+
+    errcode: str
+    field: str
+    values: str
+    plainly: str
+
+
+@dataclass(frozen=True)
+class Sequel:
+    """What became of a line in a batch that repeats it."""
+
+    batch: Batch
+    badge: str
+    address: str
+
+
+def urls(pages: BatchPages) -> list[URLPattern]:
+    """Return the addresses of lines, below those of batches."""
+    wrap = pages.admin_site.admin_view
+
+    def show(request: HttpRequest, batch_id: UUID, line: int) -> HttpResponse:
+        return _show(pages, request, _find_batch(request, batch_id), line)
+
+    def find(request: HttpRequest, batch_id: UUID) -> HttpResponse:
+        return _lead(pages, request, _find_batch(request, batch_id))
+
+    return [
+        path("<uuid:batch_id>/line/", wrap(require_safe(find)), name="alya_django_batch_find_line"),
+        path("<uuid:batch_id>/line/<int:line>/", wrap(require_safe(show)), name="alya_django_batch_line"),
+    ]
+
+
+def _find_batch(request: HttpRequest, batch_id: UUID) -> Batch:
+    """Return a batch whose rows the person may see; else it is as if it were not there."""
+    if not permissions.may(request, VIEW_ROWS):
+        raise PermissionDenied
+    batch = permissions.narrow(Batch.objects.filter(pk=batch_id), request, "app").first()
+    if batch is None:
+        raise Http404
+    return batch
+
+
+def _lead(pages: BatchPages, request: HttpRequest, batch: Batch) -> HttpResponse:
+    """Lead from the number of a line to its page."""
+    line = request.GET.get("line", "").strip()
+    if not (line.isascii() and line.isdecimal()):
+        return _missing(pages, request, batch, line)
+    return HttpResponseRedirect(_page_of(pages, batch.pk, int(line)) if len(line) < 20 else f"?line={line[:10]}")
+
+
+def _show(pages: BatchPages, request: HttpRequest, batch: Batch, line: int) -> HttpResponse:
+    rows = BatchRow.objects.filter(batch=batch.pk)
+    row = rows.filter(line=line).first()
+    if row is None:
+        return _missing(pages, request, batch, str(line))
+    payloads = {name: masking.shown(request, batch, name, getattr(row, name)) for name in ("input", "result")}
+    return _render(
+        pages,
+        request,
+        batch,
+        row=row,
+        title=_title(batch, line),
+        badge=words.row_badge(row),
+        events=list(_events(row)),
+        messages_of_row=list(_messages(request, batch, row)),
+        payloads={name: words.json_text(value) for name, value in payloads.items()},
+        files=_files(request, batch, row),
+        neighbours=[
+            (label, _page_of(pages, batch.pk, neighbour) if neighbour is not None else "")
+            for label, neighbour in _failed_neighbours(rows, line)
+        ],
+        sequels=list(_sequels(pages, request, batch, line)),
+        parent=_page_of(pages, batch.parent_id, line) if batch.parent_id else "",
+    )
+
+
+def _missing(pages: BatchPages, request: HttpRequest, batch: Batch, line: str) -> HttpResponse:
+    """Say that a batch has no such line, and which it has."""
+    in_order = BatchRow.objects.filter(batch=batch.pk).order_by("line").values_list("line", flat=True)
+    ends = [*in_order[:1], *in_order.reverse()[:1]]
+    response = _render(
+        pages,
+        request,
+        batch,
+        title=_("No line %(line)s") % {"line": words.short(line)},
+        lines=list(map(words.number, ends)),
+    )
+    response.status_code = 404
+    return response
+
+
+def _render(pages: BatchPages, request: HttpRequest, batch: Batch, **context: Any) -> TemplateResponse:
+    request.current_app = pages.admin_site.name
+    return TemplateResponse(
+        request,
+        "alya_django/line.html",
+        {
+            **pages.admin_site.each_context(request),
+            "opts": pages.opts,
+            "batch": batch,
+            "is_slow_query": batch.kind == Kind.SLOW_QUERY,
+            "may_view_batch": permissions.may(request, permissions.VIEW),
+            **context,
+        },
+    )
+
+
+def _title(batch: Batch, line: int) -> str:
+    if batch.kind == Kind.SLOW_QUERY:
+        return _("The row of a slow query")
+    return _("Line %(line)s") % {"line": words.number(line)}
+
+
+def _events(row: BatchRow) -> Iterator[tuple[str, str]]:
+    """Yield what is known of a row's way, in words and in the order in which it happened."""
+    yield _("submitted"), words.moment(row.requested_at)
+    yield _("attempts"), words.number(row.attempts)
+    if row.lost:
+        yield _("its worker died"), words.times(row.lost)
+    if row.retries:
+        yield _("put off by its processor"), words.times(row.retries)
+    if row.retry_at:
+        yield _("due again"), words.moment(row.retry_at)
+    if row.claimed_at:
+        yield _("last claimed"), words.moment(row.claimed_at)
+    if row.done_by:
+        yield _("by worker"), row.done_by
+    if row.done_at:
+        yield _("ended"), words.moment(row.done_at)
+        yield _("took"), words.took(row.claimed_at, row.done_at)
+
+
+def _messages(request: HttpRequest, batch: Batch, row: BatchRow) -> Iterator[Message]:
+    for error in masking.shown_messages(request, batch, row.messages):
+        yield Message(error.errcode, error.field, ", ".join(map(str, error.vals)), words.plainly(error))
+
+
+def _files(request: HttpRequest, batch: Batch, row: BatchRow) -> list[tuple[str, str]]:
+    """Return the output files that a row gave something to, each with what it gave."""
+    given = masking.shown_lines(request, batch, row.output_lines or {})
+    return [(name, words.text_block(text, name)) for name, text in sorted(given.items())]
+
+
+def _failed_neighbours(rows: QuerySet[BatchRow], line: int) -> list[tuple[str, int | None]]:
+    """Return the nearest failed lines before and behind a line."""
+    failed = rows.filter(status=Status.FAILED).values_list("line", flat=True)
+    return [
+        (_("Previous failed line"), next(iter(failed.filter(line__lt=line).order_by("-line")[:1]), None)),
+        (_("Next failed line"), next(iter(failed.filter(line__gt=line).order_by("line")[:1]), None)),
+    ]
+
+
+def _sequels(pages: BatchPages, request: HttpRequest, batch: Batch, line: int) -> Iterator[Sequel]:
+    """Yield what became of a line in the retries of its batch, and in theirs, the latest first."""
+    family: dict[UUID, Batch] = {}
+    parents = [batch.pk] if batch.kind == Kind.BATCH else []
+    for _generation in range(GENERATIONS_MAX):
+        if not parents:
+            break
+        children = permissions.narrow(Batch.objects.filter(parent__in=parents), request, "app")
+        found = {child.pk: child for child in children.order_by("-requested_at", "id")[:CHILDREN_MAX]}
+        family.update(found)
+        parents = list(found)
+    if family:
+        repeated = BatchRow.objects.filter(batch__in=list(family), line=line)
+        rows = {row.batch_id: row for row in repeated.only("batch", "line", "status", "retry_at")}
+        for child in sorted(family.values(), key=lambda child: child.requested_at, reverse=True):
+            if child.pk in rows:
+                yield Sequel(child, words.row_badge(rows[child.pk]), _page_of(pages, child.pk, line))
+
+
+def _page_of(pages: BatchPages, batch_id: UUID, line: int) -> str:
+    return reverse("admin:alya_django_batch_line", args=(batch_id, line), current_app=pages.admin_site.name)
