@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
+# Most tests wait more than they compute, so twice as many processes as a small machine has cores.
+TEST_PROCESSES ?= 4
 BIN := $(VENV)/bin
 PGBOUNCER := /usr/sbin/pgbouncer
 
@@ -37,10 +39,11 @@ demo: env
 	$(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python manage.py demo
 
+test: SHARED = --numprocesses $(TEST_PROCESSES) --dist loadgroup
 test: env $(PGBOUNCER)
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest --cov --cov-report=
-	ALYA_TEST_DATABASE=sqlite $(BIN)/python -m pytest -m sqlite --cov --cov-append --cov-report=
+	$(BIN)/python -m pytest $(SHARED) --cov --cov-report=
+	ALYA_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(SHARED) -m sqlite --cov --cov-append --cov-report=
 	$(BIN)/coverage report --fail-under=100
 
 lint: env

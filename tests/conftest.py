@@ -28,6 +28,27 @@ Server = TypeVar("Server")
 IS_SQLITE = os.environ.get("ALYA_TEST_DATABASE") == "sqlite"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long: processes that share the tests then end together."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Any:
+    """Let processes that share the tests report those too that log what UTF-8 cannot hold."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_encodable, value))
+    return value
+
+
 @contextmanager
 def _or_exit(service: AbstractContextManager[Server]) -> Iterator[Server]:
     """Start a service; one that cannot be started ends the run and says what to do."""

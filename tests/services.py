@@ -41,7 +41,7 @@ class PostgreSQL:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        self._control("-l", self.log, "-t", "60", "start")
+        self._control("-l", self.log, "-t", "60", "-o", f"-p {self.port}", "start")
 
     def stop(self, mode: str = "immediate") -> None:
         """Stop the server: every connection ends. ``immediate`` is a crash, ``fast`` is what an operator does."""
@@ -69,26 +69,27 @@ def postgresql(*, fsync: bool = False) -> Iterator[PostgreSQL]:
     Start a PostgreSQL of its own, from what is installed, else from the wheel.
 
     Args:
-        fsync: Survive a crash of the machine, as a real server must; without it the tests are faster.
+        fsync: Be as a real server: survive a crash of the machine, and look for deadlocks after a second; without it
+            the tests are faster.
     """
     programs = _postgresql_programs()
     with tempfile.TemporaryDirectory(prefix="alya-postgresql-") as folder:
         run_as = _unprivileged(folder)
         data = Path(folder, "data")
         _run([programs / "initdb", "-D", data, "-U", "alya", "-A", "trust", "-E", "UTF8", "--locale=C"], run_as)
-        server = PostgreSQL("127.0.0.1", free_port(), log=Path(folder, "log"), data=data, run_as=run_as)
+        host = "127.0.0.1"
         options = {
-            "listen_addresses": server.host,
-            "port": server.port,
+            "listen_addresses": host,
             "unix_socket_directories": "",
             "max_connections": 50,
             "shared_buffers": "256MB",
             "max_wal_size": "4GB",
             "fsync": "on" if fsync else "off",
+            "deadlock_timeout": "1s" if fsync else "100ms",
         }
         with Path(data, "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in options.items())
-        server.start()
+        server = _started(lambda: PostgreSQL(host, free_port(), log=Path(folder, "log"), data=data, run_as=run_as))
         try:
             _run([programs / "createdb", "-h", server.host, "-p", str(server.port), "-U", "alya", "alya"], run_as)
             yield server

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from django.db import connection
@@ -128,7 +128,7 @@ class BatchListTests:
         batch_id = [submit(), submit()][0]
         assert column(admin_client.get(BATCHES, {"q": f" {batch_id} "})) == [str(batch_id)[:8]]
 
-    @pytest.mark.parametrize("search", ["bank", "00000000", str(uuid4()), "9" * 5000])
+    @pytest.mark.parametrize("search", ["bank", "00000000", "8b6f1c1e-3d52-4c0a-9a55-2f6f7a1f0c11", "9" * 5000])
     def test_finds_nothing_else(self, search: str, admin_client: Client) -> None:
         """A search that is no batch's id finds no batch."""
         submit()
@@ -246,7 +246,7 @@ class BatchPageTests:
             assert "<style" not in content
             assert " style=" not in content
 
-    @pytest.mark.parametrize("batch_id", ["nonsense", "0", str(uuid4()), "%00", "_5F"])
+    @pytest.mark.parametrize("batch_id", ["nonsense", "0", "8b6f1c1e-3d52-4c0a-9a55-2f6f7a1f0c11", "%00", "_5F"])
     def test_a_batch_that_is_not_there_is_no_error(self, batch_id: str, admin_client: Client) -> None:
         """A wrong id leads back to the admin's first page, with words."""
         assert admin_client.get(f"{BATCHES}{batch_id}/change/").status_code == 302

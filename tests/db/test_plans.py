@@ -27,7 +27,8 @@ from alya_django.status import Kind
 from alya_django.testing import drain, isolated_registry
 from tests.processors import echo
 
-pytestmark = pytest.mark.slow
+# One process fills the tables, for all of these tests.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("plans")]
 
 MANY = 190_000
 FEW = 10_000

@@ -19,11 +19,13 @@ from pathlib import Path
 import pytest
 
 from tests.docs import pages
+from tests.services import free_port
 
 # These go on until they are stopped, so the reader has them in another terminal.
 GOING_ON = ("python manage.py alya_worker", "python manage.py runserver 8765")
-# The only word that is not the tutorial's: what is installed is this checkout, built.
+# The only words that are not the tutorial's: what is installed is this checkout, built, and the port is a free one.
 PACKAGE = '"alya-django"'
+PORT = "8765"
 DOCTEST = """
 import doctest, sys
 test = doctest.DocTestParser().get_doctest(sys.stdin.read(), {}, "tutorial", "tutorial.md", 0)
@@ -47,6 +49,7 @@ class Reader:
         }
         self._environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self._going_on: dict[str, subprocess.Popen[str]] = {}
+        self.port = str(free_port())
         self.printed = ""
 
     def follow(self, block: pages.Block) -> None:
@@ -82,7 +85,7 @@ class Reader:
         if line in GOING_ON:
             # A shell's child in the background ignores Ctrl-C: here it is the shell that is replaced.
             self._going_on[line] = subprocess.Popen(
-                ["bash", "-c", f"exec {line}"],
+                ["bash", "-c", f"exec {line.replace(PORT, self.port)}"],
                 cwd=self._folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -173,6 +176,7 @@ class TutorialTests:
             reader.follow(block)
         (address,) = re.findall(r"<(http://[^>]+/admin/)>", text)
         (username, password) = re.findall(r"as `(\w+)` with the password `([^`]+)`", text)[0]
+        address = address.replace(PORT, reader.port)
         with log_in(address, username, password).open(f"{address}alya_django/batch/") as page:
             assert page.read().decode().count(">orders.csv<") == 2
         assert set(reader.stop().values()) == {0}

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import pytest
 
 from alya_django.status import Status
 from tests.concurrency.connections import wait_until
+from tests.services import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -94,12 +94,6 @@ def serve(tmp_path: Path) -> Iterator[Callable[[], Site]]:
             for process in (*site.processes(), site.process):
                 process.kill()
             site.process.wait()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 class ServeTests:

@@ -88,7 +88,7 @@ class BatchTests:
     @pytest.mark.parametrize("how", ["stop", "freeze"])
     def test_waits_when_the_server_stops_in_the_middle_of_a_copy(self, use_storage, bucket, interrupt, how) -> None:
         """Half a file is never an output file, nor an object at all."""
-        use_storage(client_config=Config(read_timeout=2, retries={"total_max_attempts": 1}))
+        use_storage(client_config=Config(connect_timeout=2, read_timeout=2, retries={"total_max_attempts": 1}))
         batch_id = submit_large()
         interrupt(getattr(bucket.server, how))
         assert drain(raise_errors=False) == 30
