@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
 
 from alya_django import status_cache
 from alya_django.engine.claim import Claimer
@@ -110,6 +110,16 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
     if not IS_SQLITE:
         server: services.PostgreSQL = request.getfixturevalue("postgresql")
         connections.settings["default"].update(HOST=server.host, PORT=server.port)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> None:
+    """Number real workers from where no test makes up a number: who ends would give back the other's rows."""
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        if IS_SQLITE:
+            cursor.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('alya_workers', 1000)")
+        else:
+            cursor.execute("ALTER TABLE alya_workers ALTER COLUMN id RESTART WITH 1001")
 
 
 @pytest.fixture
