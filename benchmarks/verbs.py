@@ -60,11 +60,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
-    until = time.monotonic() + options.minutes * 60
     counts: Counts = Counter()
     spawn = multiprocessing.get_context("spawn")
     with harness.alya(), ProcessPoolExecutor(CALLERS + WORKERS + 1, spawn, set_up) as processes:
         print(f"seed {options.seed}", flush=True)
+        until = time.monotonic() + options.minutes * 60
         for number in count():
             seconds = min(ROUND_SECONDS, until - time.monotonic())
             if seconds <= 0:

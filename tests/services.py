@@ -69,8 +69,7 @@ def postgresql(*, fsync: bool = False) -> Iterator[PostgreSQL]:
     Start a PostgreSQL of its own, from what is installed, else from the wheel.
 
     Args:
-        fsync: Be as a real server: survive a crash of the machine, and look for deadlocks after a second; without it
-            the tests are faster.
+        fsync: Survive a crash of the machine, as a real server must; without it the tests are faster.
     """
     programs = _postgresql_programs()
     with tempfile.TemporaryDirectory(prefix="alya-postgresql-") as folder:
@@ -85,7 +84,6 @@ def postgresql(*, fsync: bool = False) -> Iterator[PostgreSQL]:
             "shared_buffers": "256MB",
             "max_wal_size": "4GB",
             "fsync": "on" if fsync else "off",
-            "deadlock_timeout": "1s" if fsync else "100ms",
         }
         with Path(data, "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in options.items())

@@ -77,7 +77,7 @@ class FlightsTests:
         for worker in workers:
             worker.terminate()
         for worker in workers:
-            output, _ = worker.communicate(timeout=30)
+            output, _ = worker.communicate(timeout=60)
             assert worker.returncode == 0, output
         summary = batches.status(batch_id)
         assert (summary.nsuccess, summary.nfailed) == (26_398, 606)

@@ -39,7 +39,7 @@ class LedgerTests:
             os.kill(dice.choice(Worker.objects.values_list("pid", flat=True)), signal.SIGKILL)
         wait_until(lambda: not batches.status(batch_id).try_later, "the batch has ended", seconds=90)
         supervisor.terminate()
-        assert supervisor.wait(30) == 0
+        assert supervisor.wait(60) == 0
         assert batches.status(batch_id).status is Status.SUCCESS
         assert ledger.discrepancies() == []
         assert Entry.objects.values("reference").distinct().count() == TRANSFERS

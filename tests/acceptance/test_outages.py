@@ -42,7 +42,7 @@ def execute(statement: str) -> None:
 
 def stop(worker) -> str:
     worker.terminate()
-    output, _ = worker.communicate(timeout=30)
+    output, _ = worker.communicate(timeout=60)
     assert worker.returncode == 0, output
     return output
 
@@ -55,7 +55,7 @@ class WakeTests:
         worker = manage("alya_worker")
         wait_until(is_listened_to, "the worker rests")
         batch_id = batches.submit("acceptance", "sleep", [0])
-        wait_until(lambda: not batches.result(batch_id).try_later, "the batch has ended", seconds=10)
+        wait_until(lambda: not batches.result(batch_id).try_later, "the batch has ended")
         stop(worker)
         check_invariants()
 
@@ -67,9 +67,9 @@ class DatabaseTests:
         batch_id = batches.submit("acceptance", "sleep", [0.01] * 600)
         worker = manage("alya_worker")
         for rows in (50, 150, 250):
-            wait_until(lambda: ended(batch_id) >= rows, "rows have ended", seconds=40)  # noqa: B023
+            wait_until(lambda: ended(batch_id) >= rows, "rows have ended")  # noqa: B023
             execute(END_OTHERS)
-        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
+        wait_until(lambda: is_done(batch_id), "the batch has ended")
         assert (batches.status(batch_id).status, batches.status(batch_id).nsuccess) == (Status.SUCCESS, 600)
         assert "does not answer, the worker waits" in stop(worker)
         assert not Worker.objects.exists()
@@ -85,7 +85,7 @@ class DatabaseTests:
         connections.close_all()
         postgresql.stop(mode)
         postgresql.start()
-        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
+        wait_until(lambda: is_done(batch_id), "the batch has ended")
         assert batches.status(batch_id).nsuccess == 400
         assert set(BatchRow.objects.values_list("lost", "retries")) == {(0, 0)}
         assert "does not answer, the worker waits" in stop(worker)
@@ -140,13 +140,13 @@ class NetworkTests:
         """For seconds nothing gets through, then the connections break; no row is lost, and none is blamed."""
         batch_id = batches.submit("acceptance", "sleep", [0.01] * 400)
         worker = manage("alya_worker", "--processes", "2")
-        wait_until(lambda: ended(batch_id) >= 50, "rows have ended", seconds=40)
+        wait_until(lambda: ended(batch_id) >= 50, "rows have ended")
         way.cut()
-        wait_until(lambda: is_silent(seconds=10), "it has been cut for ten seconds", seconds=40)
+        wait_until(lambda: is_silent(seconds=10), "it has been cut for ten seconds")
         assert not is_done(batch_id)
         way.break_off()
         way.restore()
-        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
+        wait_until(lambda: is_done(batch_id), "the batch has ended")
         assert batches.status(batch_id).nsuccess == 400
         assert set(BatchRow.objects.values_list("lost", flat=True)) == {0}
         assert "does not answer, the worker waits" in stop(worker)
@@ -166,9 +166,9 @@ class NetworkTests:
         other = manage("alya_worker")
         wait_until(lambda: not Worker.objects.filter(pk=number).exists(), "it counts as dead")
         way.break_off()
-        wait_until(lambda: is_done(batch_id), "the other has worked it off", seconds=60)
+        wait_until(lambda: is_done(batch_id), "the other has worked it off")
         way.restore()
-        wait_until(lambda: Worker.objects.count() == 2, "it is back", seconds=60)
+        wait_until(lambda: Worker.objects.count() == 2, "it is back")
         assert batches.status(batch_id).nsuccess == 200
         stop(cut_off)
         stop(other)
@@ -190,7 +190,7 @@ class SpaceTests:
         wait_until(lambda: is_done(other), "another batch has ended")
         assert not is_done(batch_id)
         limit_files(worker, resource.RLIM_INFINITY)
-        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=30)
+        wait_until(lambda: is_done(batch_id), "the batch has ended")
         with batches.open_output(batch_id, "lines.txt") as file:
             assert file.read() == (b"x" * 999 + b"\n") * 50
         assert f"The output files of {batch_id} wait: the storage failed. OSError: " in stop(worker)

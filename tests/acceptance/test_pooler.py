@@ -46,7 +46,7 @@ class PoolerTests:
         batches.abort(aborted)
         assert batches.append(waiting, [0.01] * 50, wait=False) == 100
         for one in (batch_id, waiting):
-            wait_until(lambda one=one: is_done(one), "the batch has ended", seconds=60)
+            wait_until(lambda one=one: is_done(one), "the batch has ended")
             assert batches.status(one).status is Status.SUCCESS
         wait_until(lambda: not slow_queries.result(query_id).try_later, "the query has ended")
         assert slow_queries.result(query_id).result == {"figure": 17}
@@ -54,7 +54,7 @@ class PoolerTests:
         with batches.open_output(batch_id, "lines.txt") as file:
             assert file.read() == "".join(f"{number}\n" for number in range(3_000)).encode()
         worker.terminate()
-        output, _ = worker.communicate(timeout=30)
+        output, _ = worker.communicate(timeout=60)
         assert worker.returncode == 0, output
         assert "Traceback" not in output
         assert not Worker.objects.exists()
@@ -69,9 +69,9 @@ class PoolerTests:
         connection.close()
         pooler.stop()
         pooler.start()
-        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
+        wait_until(lambda: is_done(batch_id), "the batch has ended")
         assert batches.status(batch_id).nsuccess == 300
         worker.terminate()
-        output, _ = worker.communicate(timeout=30)
+        output, _ = worker.communicate(timeout=60)
         assert worker.returncode == 0, output
         check_invariants()

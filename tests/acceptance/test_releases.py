@@ -38,10 +38,10 @@ class ReleaseTests:
         assert message.msgid == 2
         # Once the old release has gone, the new one finds its op to be nobody's.
         old.terminate()
-        assert old.wait(30) == 0
+        assert old.wait(60) == 0
         orphan = slow_queries.submit("acceptance", "old", 0)
         wait_until(lambda: not slow_queries.result(orphan).try_later, "the orphan is given up")
         assert slow_queries.result(orphan).messages[0].msgid == 2
         new.terminate()
-        assert new.wait(30) == 0
+        assert new.wait(60) == 0
         check_invariants()

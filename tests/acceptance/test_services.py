@@ -130,16 +130,16 @@ class OutageTests:
         wait_until(lambda: has_progressed(batch_id, begun + 100), "more rows have ended")
         assert batches.status(batch_id).nsuccess >= begun
         unasked = batches.submit("acceptance", "sleep", [0])
-        wait_until(lambda: not batches.result(batch_id).try_later, "the batch has ended", seconds=60)
-        wait_until(lambda: not batches.result(unasked).try_later, "another has, submitted meanwhile", seconds=60)
+        wait_until(lambda: not batches.result(batch_id).try_later, "the batch has ended")
+        wait_until(lambda: not batches.result(unasked).try_later, "another has, submitted meanwhile")
         on_redis.start()
         status_cache.access.forget()
         later = batches.submit("acceptance", "sleep", [0])
-        wait_until(lambda: not batches.result(later).try_later, "one after the outage has ended", seconds=60)
+        wait_until(lambda: not batches.result(later).try_later, "one after the outage has ended")
         assert (batches.status(batch_id).nsuccess, batches.status(batch_id).nfailed) == (400, 0)
         assert caches["default"].get(status_cache.status_key(batch_id)) == "success"
         worker.terminate()
-        output, _ = worker.communicate(timeout=30)
+        output, _ = worker.communicate(timeout=60)
         assert worker.returncode == 0, output
         assert "Traceback" not in output
         assert output.count("The cache 'default' does not answer") <= 5
@@ -158,7 +158,7 @@ class OutageTests:
             wait_until(lambda: has_progressed(batch_id, min(seen + 50, 300)), "more rows have ended")  # noqa: B023
         assert (summary.status, summary.nsuccess) == (Status.SUCCESS, 300)
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
         check_invariants()
 
     @pytest.mark.rule("FIN-3")
@@ -167,9 +167,9 @@ class OutageTests:
         on_s3.stop()
         batch_id = batches.submit("flights", "punctuality", flights())
         worker = manage("alya_worker")
-        wait_until(lambda: has_progressed(batch_id, 26_398), "all rows have ended", seconds=60)
+        wait_until(lambda: has_progressed(batch_id, 26_398), "all rows have ended")
         other = batches.submit("acceptance", "sleep", [0])
-        wait_until(lambda: not batches.result(other).try_later, "a batch without files has ended", seconds=60)
+        wait_until(lambda: not batches.result(other).try_later, "a batch without files has ended")
         assert worker.poll() is None
         assert Batch.objects.get(pk=batch_id).output_files == {}
         on_s3.start()
@@ -181,7 +181,7 @@ class OutageTests:
         assert (summary.status, summary.nsuccess) == (Status.FAILED, 26_398)
         assert sum(content(on_s3, name).count(b"\n") for name in summary.output_files.values()) == 26_398 + 6_001
         worker.terminate()
-        output, _ = worker.communicate(timeout=30)
+        output, _ = worker.communicate(timeout=60)
         assert worker.returncode == 0, output
         assert f"The output files of {batch_id} wait: the storage failed. " in output
         check_invariants()
@@ -192,7 +192,7 @@ class OutageTests:
         way.delay_seconds = 5
         batch_id = batches.submit("acceptance", "write", ["a", "b"])
         worker = manage("alya_worker")
-        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
+        wait_until(lambda: is_done(batch_id), "the batch has ended")
         worker.terminate()
         output, _ = worker.communicate(timeout=60)
         assert worker.returncode == 0, output
@@ -208,12 +208,12 @@ class OutageTests:
         way.answer = REFUSAL
         batch_id = batches.submit("acceptance", "write", ["a", "b"])
         worker = manage("alya_worker")
-        wait_until(lambda: is_left(batch_id), "it was tried to finish the batch", seconds=40)
+        wait_until(lambda: is_left(batch_id), "it was tried to finish the batch")
         assert not is_done(batch_id)
         way.answer = b""
-        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
+        wait_until(lambda: is_done(batch_id), "the batch has ended")
         worker.terminate()
-        output, _ = worker.communicate(timeout=30)
+        output, _ = worker.communicate(timeout=60)
         assert worker.returncode == 0, output
         assert f"The output files of {batch_id} wait: the storage failed. " in output
         assert "AccessDenied" in output

@@ -29,13 +29,13 @@ def environment(environment: dict[str, str]) -> dict[str, str]:
 def end(supervisor) -> None:
     """Stop a supervisor: it ends well."""
     supervisor.terminate()
-    assert supervisor.wait(30) == 0
+    assert supervisor.wait(60) == 0
 
 
 def wait_for_end(batch_id, query_id) -> None:
     """Wait until a batch and a slow query have ended."""
-    wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
-    wait_until(lambda: not slow_queries.result(query_id).try_later, "the query has ended", seconds=60)
+    wait_until(lambda: is_done(batch_id), "the batch has ended")
+    wait_until(lambda: not slow_queries.result(query_id).try_later, "the query has ended")
 
 
 def wait_for_child(after: int = 0) -> int:
@@ -102,7 +102,7 @@ class DeathTests:
         ]
         supervisor = manage("alya_worker")
         for batch_id in batch_ids:
-            wait_until(lambda batch_id=batch_id: is_done(batch_id), "the batch has ended", seconds=60)
+            wait_until(lambda batch_id=batch_id: is_done(batch_id), "the batch has ended")
             assert [row.status for row in batches.iter_rows(batch_id)] == [
                 Status.SUCCESS,
                 Status.FAILED,
@@ -135,9 +135,9 @@ class DeathTests:
         lost.send_signal(signal.SIGSTOP)
         for process in [*processes[1:], lost]:
             process.kill()
-        lost.wait(10)
+        lost.wait(60)
         other = manage("alya_worker", "--processes", "2")
-        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
+        wait_until(lambda: is_done(batch_id), "the batch has ended")
         end(other)
         assert batches.status(batch_id).status is Status.SUCCESS
         check_invariants()
@@ -154,7 +154,7 @@ class DeathTests:
         wait_until(lambda: not Worker.objects.filter(pk=frozen.pk).exists(), "it is taken for dead")
         os.kill(frozen.pid, signal.SIGCONT)
         wait_until(lambda: Worker.objects.filter(pid=frozen.pid).exists(), "it has another name")
-        wait_until(lambda: is_done(batch_id), "the batch has ended", seconds=60)
+        wait_until(lambda: is_done(batch_id), "the batch has ended")
         for supervisor in supervisors:
             end(supervisor)
         assert batches.status(batch_id).nsuccess == 30

@@ -23,7 +23,7 @@ class WorkerProcessTests:
         worker = manage("alya_worker")
         wait_until(lambda: batches.status(batch_id).nsuccess, "a row has ended, the next is in hand")
         worker.send_signal(signum)
-        output, _ = worker.communicate(timeout=30)
+        output, _ = worker.communicate(timeout=60)
         assert worker.returncode == 0, output
         statuses = list(BatchRow.objects.filter(batch=batch_id).values_list("status", flat=True))
         assert Status.IN_PROGRESS not in statuses
@@ -43,14 +43,14 @@ class WorkerProcessTests:
         with pytest.raises(subprocess.TimeoutExpired):
             worker.wait(0.5)
         worker.terminate()
-        assert worker.wait(10) == -signal.SIGTERM
+        assert worker.wait(60) == -signal.SIGTERM
 
     @pytest.mark.rule("RUN-1")
     def test_once_works_off_one_chunk(self, manage) -> None:
         """``--once`` ends after ten rows of an op that it does not know yet."""
         batch_id = batches.submit("acceptance", "sleep", [0] * 15)
         worker = manage("alya_worker", "--once")
-        output, _ = worker.communicate(timeout=30)
+        output, _ = worker.communicate(timeout=60)
         assert worker.returncode == 0, output
         assert batches.status(batch_id).nsuccess == 10
 
@@ -60,7 +60,7 @@ class WorkerProcessTests:
         mine = batches.submit("acceptance", "sleep", [0] * 15)
         other = batches.submit("flights", "punctuality", [{}])
         worker = manage("alya_worker", "--drain", "--app", "acceptance")
-        output, _ = worker.communicate(timeout=30)
+        output, _ = worker.communicate(timeout=60)
         assert worker.returncode == 0, output
         assert "acceptance/sleep (batch)" in output
         assert output.splitlines()[-1] == "15 rows ended."
@@ -79,7 +79,7 @@ class WorkerProcessTests:
             "the worker has gone on and told of the abort",
         )
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
         assert batches.status(batch_id) == summary
         assert summary.naborted >= 40
         check_invariants()

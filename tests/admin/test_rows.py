@@ -228,7 +228,9 @@ class RowListTests:
         """A line beyond the last, or what is no number, finds nothing and says so."""
         assert "This batch has no such rows." in text(admin_client.get(rows_of(submit(2), q=search)))
 
-    @pytest.mark.parametrize("batch_id", ["nonsense", "\0", "1' or 1=1", "8b6f1c1e-3d52-4c0a-9a55-2f6f7a1f0c11", "9" * 500])
+    @pytest.mark.parametrize(
+        "batch_id", ["nonsense", "\0", "1' or 1=1", "8b6f1c1e-3d52-4c0a-9a55-2f6f7a1f0c11", "9" * 500]
+    )
     def test_a_batch_that_is_not_there_is_no_error(self, batch_id: str, admin_client: Client) -> None:
         """A wrong id in the URL is answered in words."""
         submit()

@@ -108,7 +108,7 @@ class ServeTests:
         # The server, and two workers, each with its supervisor.
         assert len(processes) == 5
         site.process.send_signal(signal.SIGINT)
-        assert site.process.wait(30) == 0, site.log.read_text()
+        assert site.process.wait(60) == 0, site.log.read_text()
         assert not psutil.wait_procs(processes, timeout=0)[1]
         assert "The server and the workers have stopped." in site.log.read_text()
 
@@ -125,7 +125,7 @@ class ServeTests:
         """A second start makes no second batch of what is in its state already."""
         first = serve()
         first.process.send_signal(signal.SIGTERM)
-        assert first.process.wait(30) == 0, first.log.read_text()
+        assert first.process.wait(60) == 0, first.log.read_text()
         again = serve()
         again.log_in()
         assert again.count("B", Status.WAIT) == 1
@@ -135,5 +135,5 @@ class ServeTests:
         site = serve()
         server = next(process for process in site.processes() if "runserver" in process.cmdline())
         server.kill()
-        assert site.process.wait(30) == 1
+        assert site.process.wait(60) == 1
         assert "The server ended with -9." in site.log.read_text()
