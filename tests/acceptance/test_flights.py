@@ -20,7 +20,7 @@ class FlightsTests:
         """27 004 real rows through a worker process: every figure, every file, every message."""
         batch_id = batches.submit("flights", "punctuality", flights())
         worker = manage("alya_worker", "--drain")
-        output, _ = worker.communicate(timeout=100)
+        output, _ = worker.communicate(timeout=180)
         assert worker.returncode == 0, output
         summary = batches.status(batch_id)
         assert (summary.status, summary.nrows) == (Status.FAILED, 27_004)
@@ -60,7 +60,7 @@ class FlightsTests:
     def test_the_demo_prints_progress_and_figures(self, manage) -> None:
         """``manage.py demo`` shows the batch moving, a line a second where it is no terminal, and what came out."""
         demo = manage("demo")
-        output, _ = demo.communicate(timeout=100)
+        output, _ = demo.communicate(timeout=180)
         assert demo.returncode == 0, output
         assert "27004 rows submitted" in output
         assert "0 of 27004 rows" in output
@@ -73,11 +73,11 @@ class FlightsTests:
         """Two processes on one batch come to the same figures."""
         batch_id = batches.submit("flights", "punctuality", flights())
         workers = [manage("alya_worker") for _ in range(2)]
-        wait_until(lambda: not batches.result(batch_id).try_later, "the batch is finished", seconds=90)
+        wait_until(lambda: not batches.result(batch_id).try_later, "the batch is finished")
         for worker in workers:
             worker.terminate()
         for worker in workers:
-            output, _ = worker.communicate(timeout=60)
+            output, _ = worker.communicate(timeout=180)
             assert worker.returncode == 0, output
         summary = batches.status(batch_id)
         assert (summary.nsuccess, summary.nfailed) == (26_398, 606)

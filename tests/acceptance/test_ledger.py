@@ -37,7 +37,7 @@ class LedgerTests:
             wait_until(lambda kills=kills: batches.status(batch_id).nsuccess > 250 * kills, "some rows have ended")
             wait_until(Worker.objects.exists, "there is a worker")
             os.kill(dice.choice(Worker.objects.values_list("pid", flat=True)), signal.SIGKILL)
-        wait_until(lambda: not batches.status(batch_id).try_later, "the batch has ended", seconds=90)
+        wait_until(lambda: not batches.status(batch_id).try_later, "the batch has ended")
         supervisor.terminate()
         assert supervisor.wait(60) == 0
         assert batches.status(batch_id).status is Status.SUCCESS

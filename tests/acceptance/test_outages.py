@@ -42,7 +42,7 @@ def execute(statement: str) -> None:
 
 def stop(worker) -> str:
     worker.terminate()
-    output, _ = worker.communicate(timeout=60)
+    output, _ = worker.communicate(timeout=180)
     assert worker.returncode == 0, output
     return output
 
@@ -199,7 +199,7 @@ class SpaceTests:
 
 def drained(manage) -> str:
     """Drain what there is, and return what the command says last."""
-    output, _ = manage("alya_worker", "--drain").communicate(timeout=60)
+    output, _ = manage("alya_worker", "--drain").communicate(timeout=180)
     return output.splitlines()[-1]
 
 

@@ -54,7 +54,7 @@ class PoolerTests:
         with batches.open_output(batch_id, "lines.txt") as file:
             assert file.read() == "".join(f"{number}\n" for number in range(3_000)).encode()
         worker.terminate()
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=180)
         assert worker.returncode == 0, output
         assert "Traceback" not in output
         assert not Worker.objects.exists()
@@ -72,6 +72,6 @@ class PoolerTests:
         wait_until(lambda: is_done(batch_id), "the batch has ended")
         assert batches.status(batch_id).nsuccess == 300
         worker.terminate()
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=180)
         assert worker.returncode == 0, output
         check_invariants()

@@ -112,7 +112,7 @@ class FlightsTests:
 
     def _drain(self, manage: Callable[..., Any]) -> None:
         worker = manage("alya_worker", "--drain")
-        output, _ = worker.communicate(timeout=100)
+        output, _ = worker.communicate(timeout=180)
         assert worker.returncode == 0, output
 
 
@@ -139,7 +139,7 @@ class OutageTests:
         assert (batches.status(batch_id).nsuccess, batches.status(batch_id).nfailed) == (400, 0)
         assert caches["default"].get(status_cache.status_key(batch_id)) == "success"
         worker.terminate()
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=180)
         assert worker.returncode == 0, output
         assert "Traceback" not in output
         assert output.count("The cache 'default' does not answer") <= 5
@@ -175,13 +175,13 @@ class OutageTests:
         on_s3.start()
         # Another worker does not know that the storage was away.
         second = manage("alya_worker", "--drain")
-        output, _ = second.communicate(timeout=60)
+        output, _ = second.communicate(timeout=180)
         assert second.returncode == 0, output
         summary = batches.status(batch_id)
         assert (summary.status, summary.nsuccess) == (Status.FAILED, 26_398)
         assert sum(content(on_s3, name).count(b"\n") for name in summary.output_files.values()) == 26_398 + 6_001
         worker.terminate()
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=180)
         assert worker.returncode == 0, output
         assert f"The output files of {batch_id} wait: the storage failed. " in output
         check_invariants()
@@ -194,7 +194,7 @@ class OutageTests:
         worker = manage("alya_worker")
         wait_until(lambda: is_done(batch_id), "the batch has ended")
         worker.terminate()
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=180)
         assert worker.returncode == 0, output
         assert "the storage failed" not in output
         (name,) = batches.status(batch_id).output_files.values()
@@ -213,7 +213,7 @@ class OutageTests:
         way.answer = b""
         wait_until(lambda: is_done(batch_id), "the batch has ended")
         worker.terminate()
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=180)
         assert worker.returncode == 0, output
         assert f"The output files of {batch_id} wait: the storage failed. " in output
         assert "AccessDenied" in output
@@ -225,7 +225,7 @@ class OutageTests:
         """The answer of a slow query is cached by the worker: the first poll of another process needs no database."""
         query_id = slow_queries.submit("acceptance", "answer", {"figure": 17})
         worker = manage("alya_worker", "--drain")
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=180)
         assert worker.returncode == 0, output
         with django_assert_num_queries(0):
             assert slow_queries.result(query_id).result == {"figure": 17}

@@ -165,6 +165,6 @@ class DeathTests:
         """Five that die within a minute, with no row in hand, end the supervisor, and not with 0."""
         environment["ACCEPTANCE_DIE_AT_BIRTH"] = "1"
         supervisor = manage("alya_worker", "--processes", "3")
-        output, _ = supervisor.communicate(timeout=60)
+        output, _ = supervisor.communicate(timeout=180)
         assert supervisor.returncode == 1
         assert "The worker processes keep dying." in output

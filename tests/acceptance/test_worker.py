@@ -23,7 +23,7 @@ class WorkerProcessTests:
         worker = manage("alya_worker")
         wait_until(lambda: batches.status(batch_id).nsuccess, "a row has ended, the next is in hand")
         worker.send_signal(signum)
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=180)
         assert worker.returncode == 0, output
         statuses = list(BatchRow.objects.filter(batch=batch_id).values_list("status", flat=True))
         assert Status.IN_PROGRESS not in statuses
@@ -50,7 +50,7 @@ class WorkerProcessTests:
         """``--once`` ends after ten rows of an op that it does not know yet."""
         batch_id = batches.submit("acceptance", "sleep", [0] * 15)
         worker = manage("alya_worker", "--once")
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=180)
         assert worker.returncode == 0, output
         assert batches.status(batch_id).nsuccess == 10
 
@@ -60,7 +60,7 @@ class WorkerProcessTests:
         mine = batches.submit("acceptance", "sleep", [0] * 15)
         other = batches.submit("flights", "punctuality", [{}])
         worker = manage("alya_worker", "--drain", "--app", "acceptance")
-        output, _ = worker.communicate(timeout=60)
+        output, _ = worker.communicate(timeout=180)
         assert worker.returncode == 0, output
         assert "acceptance/sleep (batch)" in output
         assert output.splitlines()[-1] == "15 rows ended."
