@@ -127,7 +127,9 @@ class PostgreSQL(Database):
 
     def is_in_transaction(self, connection: BaseDatabaseWrapper) -> bool:
         raw = connection.connection
-        return super().is_in_transaction(connection) or (raw is not None and raw.pgconn.transaction_status in OPEN)
+        return connection.in_atomic_block or (
+            raw is not None and (not connection.autocommit or raw.pgconn.transaction_status in OPEN)
+        )
 
     def notify(self) -> None:
         if settings.LISTEN:

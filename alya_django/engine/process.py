@@ -31,10 +31,13 @@ RETRY_SECONDS_MAX = 3_600.0
 # Whatever ends user code but the end of the process itself: sys.exit() in a row ends the row.
 FAULTS = (Exception, CancelledError, SystemExit)
 MESSAGE_CHARS_MAX = 2_000
-ANSWERS: dict[Kind, type[RowResult] | type[QueryResult]] = {
+# Nothing comes before or behind the JSON that a database returns: what else json.loads looks for is not there.
+decode = json.JSONDecoder().raw_decode
+ANSWER_OF: dict[Kind, type[RowResult] | type[QueryResult]] = {
     Kind.BATCH: RowResult,
     Kind.SLOW_QUERY: QueryResult,
 }
+ANSWERS = tuple(ANSWER_OF.values())
 
 
 class Processed(NamedTuple):
@@ -117,9 +120,9 @@ class Processing:
         """Return the row to process, and show that it has begun if it may not take as long as it likes."""
         row = self._make_row(
             line=claimed.line,
-            input=json.loads(claimed.input),
+            input=decode(claimed.input)[0],
             # Each row has a copy of its own: what one does to it is no other's business.
-            context=json.loads(self._context) if self._context else {},
+            context=decode(self._context)[0] if self._context else {},
             init_block=init_block,
             attempt=claimed.attempt,
             key=f"{self._root}{claimed.line}",
@@ -188,9 +191,9 @@ def _ended(
     row_id: int, kind: Kind, returned: Any, logical_names: set[str], formats: Mapping[str, OutputFormat]
 ) -> Processed:
     """Return the ending that a processor's answer makes; raise for an answer that is none."""
-    if not isinstance(returned, RowResult | QueryResult):
+    if not isinstance(returned, ANSWERS):
         return Processed(RowEnding(row_id, Status.SUCCESS, _result_text(returned), None, None))
-    if not isinstance(returned, ANSWERS[kind]):
+    if not isinstance(returned, ANSWER_OF[kind]):
         raise TypeError(f"A {kind.label} processor returned a {type(returned).__name__}.")
     if returned.status not in (Status.SUCCESS, Status.FAILED):
         raise ValueError(f"A processor returned the status {returned.status!r}, not success or failed.")
