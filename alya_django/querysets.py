@@ -29,7 +29,6 @@ HELD = Q(status__in=sorted(PENDING), held_at__isnull=False)
 # What a failed row is counted by: the errcode of its first message, cut to what an index can hold.
 ERRCODE = Left(KeyTextTransform("errcode", KeyTransform("0", "messages")), TEXT_MAX)
 # A smaller weight counts as this: what is divided by nearly nothing no database can hold.
-WEIGHT_MIN = 1e-6
 # A claim's token is its worker's number above so many bits, and a count below.
 CLAIM_BITS = 32
 CLAIMS_PER_WORKER = 2**CLAIM_BITS
@@ -149,15 +148,6 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         return self.held().update(
             held_at=None, hold_reason="", drained=False, nforgiven=nfailed, turn=self._turn_of_newcomer()
         )
-
-    def charge(self, seconds: float, *, turn: float) -> int:
-        """
-        Move batches on by the time that a chunk of theirs will take, unless somebody has locked them.
-
-        Source: start-time fair queueing (Goyal, Vin and Cheng 1996), ``turn`` being the start tag.
-        """
-        time = Value(seconds) / Greatest(F("weight"), Value(WEIGHT_MIN))
-        return self._update_free(turn=Greatest(F("turn"), Value(turn)) + time)
 
     def wake(self, rows: BatchRowQuerySet) -> int:
         """Look again into the drained batches of these rows, unless somebody has locked them."""

@@ -3,13 +3,24 @@
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from alya_django.db.base import ERRCODES_MAX, OTHER, Database, Listener, RowEnding, TransactionLeftOpen
+from alya_django.db.base import (
+    ERRCODES_MAX,
+    OTHER,
+    Charge,
+    Claimed,
+    Database,
+    Listener,
+    RowEnding,
+    TransactionLeftOpen,
+)
 from alya_django.db.postgresql import PostgreSQL
 from alya_django.db.sqlite import SQLite
 
 __all__ = [
     "ERRCODES_MAX",
     "OTHER",
+    "Charge",
+    "Claimed",
     "Database",
     "Listener",
     "PostgreSQL",

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
@@ -37,12 +36,14 @@ CLAIM_ROWS = """
         SELECT id, line, retry_at, lost FROM alya_batchrows
         WHERE batch_id = %(batch)s AND status = 'queued' AND retry_at <= {now}
             AND EXISTS (SELECT 1 FROM alya_batches WHERE id = %(batch)s AND status = 'inprog' AND held_at IS NULL)
+            {entered}
         ORDER BY retry_at, line LIMIT %(wanted)s {lock_free}
     ), never_claimed AS MATERIALIZED (
         SELECT id FROM alya_batchrows
         WHERE batch_id = %(batch)s AND status = 'queued' AND retry_at IS NULL AND line > %(after_line)s
             AND EXISTS (SELECT 1 FROM alya_batches WHERE id = %(batch)s AND status = 'inprog' AND held_at IS NULL)
             AND NOT EXISTS (SELECT 1 FROM due)
+            {entered}
         ORDER BY line LIMIT %(wanted)s {lock_free}
     ), chosen AS (
         SELECT id FROM (
@@ -55,7 +56,13 @@ CLAIM_ROWS = """
     SET status = 'inprog', claim = %(claim)s, attempts = attempts + 1, claimed_at = {now}, done_by = %(done_by)s,
         retry_at = NULL
     WHERE id {in_chosen}
-    RETURNING id, line, CAST(input AS text), attempts, lost + retries
+    RETURNING id, line, CAST(input AS text) AS input, attempts, lost + retries AS strikes
+"""
+# The start tag of start-time fair queueing (Goyal, Vin and Cheng 1996): it moves by the time that the rows will take.
+CHARGE = """
+    UPDATE alya_batches
+    SET turn = {greatest}(turn, %(turn)s) + (%(owed)s + %(row_seconds)s * {nrows}) / {greatest}(weight, 1e-6)
+    WHERE {free}
 """
 COUNT_ROWS = """
     INSERT INTO alya_batch_progress AS p (batch_id, slot, nsuccess, nfailed) {source}
@@ -75,6 +82,31 @@ TAKE_KEYS = """
 
 class TransactionLeftOpen(AlyaError):
     """User code has begun a transaction and not ended it."""
+
+
+class Charge(NamedTuple):
+    """
+    What a claim costs its batch in turn: the seconds that each row will take, and those owed for earlier ones.
+
+    The batch begins at ``turn`` if it has fallen behind.
+    """
+
+    turn: float
+    row_seconds: float
+    owed: float
+
+
+class Claimed(NamedTuple):
+    """
+    What a claim got: rows as their id, line, input as JSON text, attempts with this one, and strikes.
+
+    A strike is a worker that died or another try asked for. Nothing is got where the gate is shut; a batch that
+    somebody has locked is not charged.
+    """
+
+    rows: list[tuple[int, int, str, int, int]]
+    has_entered: bool
+    is_charged: bool
 
 
 class RowEnding(NamedTuple):
@@ -114,7 +146,6 @@ class Database(ABC):
     """
 
     allows_many_writers: ClassVar[bool]
-    _claim_rows: ClassVar[str]
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
@@ -257,26 +288,13 @@ class Database(ABC):
         """
 
     def claim_rows(
-        self, batch_id: UUID, claim: int, done_by: str, *, wanted: int, after_line: int = 0
-    ) -> list[tuple[int, int, str, int, int]]:
+        self, batch_id: UUID, claim: int, done_by: str, *, wanted: int, after_line: int, charge: Charge
+    ) -> Claimed:
         """
-        Claim rows of a running batch that nobody else has locked, in the order of lines.
+        Claim rows of a running batch that nobody else has locked, in the order of lines, and charge it for them.
 
-        Those that are due go first, else those never claimed behind a line. A row is its id, line, input as JSON
-        text, attempts with this one, and how often its worker died or it asked for another try.
+        Those that are due go first, else those never claimed behind a line. Nobody waits for a lock.
         """
-        with self.connection.cursor() as cursor:
-            cursor.execute(
-                self._claim_rows,
-                {
-                    "batch": self._stored(batch_id),
-                    "claim": claim,
-                    "done_by": done_by,
-                    "wanted": wanted,
-                    "after_line": after_line,
-                },
-            )
-            return sorted(cursor, key=itemgetter(1))
 
     def prepared(self, query: QuerySet[Any, Any]) -> Callable[[], list[Any]]:
         """Return what asks a query of values again and again: its SQL, which costs more to write than to run, once."""

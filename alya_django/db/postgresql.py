@@ -16,11 +16,14 @@ from psycopg.pq import TransactionStatus
 
 from alya_django.conf import settings
 from alya_django.db.base import (
+    CHARGE,
     CLAIM_ROWS,
     COUNT_ROWS,
     ERRCODES_MAX,
     OTHER,
     TAKE_KEYS,
+    Charge,
+    Claimed,
     Database,
     Listener,
     RowEnding,
@@ -33,6 +36,28 @@ PIECE_ROWS = 250
 
 # Rows that others have locked are theirs: waiting for them would queue the workers up behind each other.
 LOCK_FREE = "FOR UPDATE SKIP LOCKED"
+# The gate is passed and the batch charged on the way, to save the time to ask. A row that was aborted after this
+# statement began to look, and before it passed the gate, is seen to have changed when it is locked. The rows to update
+# are made an array first: joined with the chosen the planner might read the whole table.
+CLAIM_AND_CHARGE = """
+    WITH gate AS MATERIALIZED (
+        SELECT PG_TRY_ADVISORY_XACT_LOCK_SHARED(%(gate)s) AS entered
+    ), claimed AS ({claim}), charged AS ({charge} AND EXISTS (SELECT 1 FROM claimed) RETURNING 1)
+    SELECT gate.entered, EXISTS (SELECT 1 FROM charged), claimed.* FROM gate LEFT JOIN claimed ON TRUE
+    ORDER BY claimed.line
+""".format(
+    claim=CLAIM_ROWS.format(
+        now="STATEMENT_TIMESTAMP()",
+        lock_free=LOCK_FREE,
+        entered="AND (SELECT entered FROM gate)",
+        in_chosen="= ANY(ARRAY(SELECT id FROM chosen))",
+    ),
+    charge=CHARGE.format(
+        greatest="GREATEST",
+        nrows="(SELECT COUNT(*) FROM claimed)",
+        free="id = (SELECT id FROM alya_batches WHERE id = %(batch)s FOR NO KEY UPDATE SKIP LOCKED)",
+    ),
+)
 # Guarded by the id alone this turns into a sequential scan past 500 rows; the indexed claim is the guard.
 # Texts to be split are cheaper to send than arrays.
 RECORD_ROWS = (
@@ -120,10 +145,6 @@ class PostgreSQL(Database):
     """The reference database."""
 
     allows_many_writers = True
-    # As an array, which is made first: joined with the chosen the planner might read the whole table.
-    _claim_rows = CLAIM_ROWS.format(
-        now="STATEMENT_TIMESTAMP()", lock_free=LOCK_FREE, in_chosen="= ANY(ARRAY(SELECT id FROM chosen))"
-    )
 
     def is_in_transaction(self, connection: BaseDatabaseWrapper) -> bool:
         raw = connection.connection
@@ -186,6 +207,25 @@ class PostgreSQL(Database):
         with self.connection.cursor() as cursor:
             cursor.execute(TAKE_KEYS_AT_ONCE, [batch_id, ",".join(keys), ",".join(map(str, keys.values())), days])
             return {line for (line,) in cursor}
+
+    def claim_rows(
+        self, batch_id: UUID, claim: int, done_by: str, *, wanted: int, after_line: int, charge: Charge
+    ) -> Claimed:
+        parameters = {
+            "gate": _gate(batch_id),
+            "batch": batch_id,
+            "claim": claim,
+            "done_by": done_by,
+            "wanted": wanted,
+            "after_line": after_line,
+            **charge._asdict(),
+        }
+        with self.connection.cursor() as cursor:
+            cursor.execute(CLAIM_AND_CHARGE, parameters)
+            found = cursor.fetchall()
+        has_entered, is_charged, *_ = found[0]
+        # Of the gate alone the rest is null.
+        return Claimed([row for _, _, *row in found if row[0] is not None], has_entered, is_charged)
 
     def record_rows(self, batch_id: UUID, slot: int, claim: int, endings: Sequence[RowEnding]) -> int:
         ids, statuses, *texts = zip(*endings, strict=True)

@@ -7,11 +7,22 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from operator import itemgetter
 from uuid import UUID
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from alya_django.db.base import CLAIM_ROWS, OTHER, TAKE_KEYS, Database, RowEnding, added_errors
+from alya_django.db.base import (
+    CHARGE,
+    CLAIM_ROWS,
+    OTHER,
+    TAKE_KEYS,
+    Charge,
+    Claimed,
+    Database,
+    RowEnding,
+    added_errors,
+)
 from alya_django.status import Status
 
 NOW = "STRFTIME('%%Y-%%m-%%d %%H:%%M:%%f', 'NOW')"
@@ -22,6 +33,8 @@ TAKE_KEYS_AT_ONCE = TAKE_KEYS.format(
     now=NOW,
     since=NOW.replace("'NOW'", "'NOW', %s"),
 )
+CLAIM = CLAIM_ROWS.format(now=NOW, lock_free="", entered="", in_chosen="IN (SELECT id FROM chosen)")
+CHARGE_BATCH = CHARGE.format(greatest="MAX", nrows="%(nrows)s", free="id = %(batch)s")
 REFUSALS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
@@ -29,7 +42,6 @@ class SQLite(Database):
     """The embedded database."""
 
     allows_many_writers = False
-    _claim_rows = CLAIM_ROWS.format(now=NOW, lock_free="", in_chosen="IN (SELECT id FROM chosen)")
 
     def is_in_transaction(self, connection: BaseDatabaseWrapper) -> bool:
         raw = connection.connection
@@ -70,6 +82,18 @@ class SQLite(Database):
         with self.connection.cursor() as cursor:
             cursor.execute(TAKE_KEYS_AT_ONCE, [batch_id.hex, json.dumps(keys), f"-{days} days"])
             return {line for (line,) in cursor}
+
+    def claim_rows(
+        self, batch_id: UUID, claim: int, done_by: str, *, wanted: int, after_line: int, charge: Charge
+    ) -> Claimed:
+        batch = batch_id.hex
+        asked = {"batch": batch, "claim": claim, "done_by": done_by, "wanted": wanted, "after_line": after_line}
+        with self.transaction(), self.connection.cursor() as cursor:
+            cursor.execute(CLAIM, asked)
+            rows = sorted(cursor, key=itemgetter(1))
+            if rows:
+                cursor.execute(CHARGE_BATCH, {"batch": batch, "nrows": len(rows), **charge._asdict()})
+        return Claimed(rows, True, True)
 
     def record_rows(self, batch_id: UUID, slot: int, claim: int, endings: Sequence[RowEnding]) -> int:
         with self.connection.cursor() as cursor:

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.db.models import QuerySet, Subquery, TextField, Value
 from django.db.models.functions import Cast, Length, Now
 
-from alya_django.db import Database
+from alya_django.db import Charge, Claimed, Database
 from alya_django.engine.pace import Pace
 from alya_django.models import Batch, BatchRow, Worker
 from alya_django.querysets import CLAIMS_PER_WORKER
@@ -190,33 +190,46 @@ class Claimer:
         registration = self._registration(batch)
         wanted = self._pace.chunk_rows(registration)
         claim = next(self._claims)
-        with self._store.transaction():
-            if not self._store.enter(batch.pk):
-                self.met_locks = True
-                return None
-            rows = self._claim_rows(batch, claim, wanted)
-            if len(rows) < wanted and not self._note_drained(batch) and not rows:
-                self.met_locks = True
-            if rows:
-                self._charge(candidate, len(rows) * self._pace.seconds(registration))
+        charge = Charge(self._latest_turn, self._pace.seconds(registration), self._owed.pop(batch.pk, 0.0))
+        claimed = self._claim_rows(batch, claim, wanted, charge)
+        rows = list(map(ClaimedRow._make, claimed.rows))
+        if not claimed.is_charged:
+            self._owe(batch, charge.owed + len(rows) * charge.row_seconds)
+        if not claimed.has_entered:
+            self.met_locks = True
+            return None
+        if len(rows) < wanted and not self._note_drained(batch) and not rows:
+            self.met_locks = True
         return Chunk(claim, batch, registration, rows) if rows else None
 
-    def _claim_rows(self, batch: Batch, claim: int, wanted: int) -> list[ClaimedRow]:
+    def _claim_rows(self, batch: Batch, claim: int, wanted: int, charge: Charge) -> Claimed:
         """
         Claim rows: requeued ones that are due, else in the order of lines from where this worker was.
 
         Without the place to go on from, every claim would walk past all rows that an old snapshot keeps alive.
         """
 
-        def claimed(after_line: int) -> list[ClaimedRow]:
-            found = self._store.claim_rows(batch.pk, claim, self._name, wanted=wanted, after_line=after_line)
-            return list(map(ClaimedRow._make, found))
+        def claimed(after_line: int) -> Claimed:
+            return self._store.claim_rows(
+                batch.pk, claim, self._name, wanted=wanted, after_line=after_line, charge=charge
+            )
 
         last_line = self._last_lines.get(batch.pk, 0)
-        rows = claimed(last_line) or (claimed(0) if last_line else [])
-        if rows and rows[-1].attempt == 1:
-            self._last_lines[batch.pk] = rows[-1].line
-        return rows
+        found = claimed(last_line)
+        if last_line and found.has_entered and not found.rows:
+            found = claimed(0)
+        if found.rows:
+            last = ClaimedRow._make(found.rows[-1])
+            if last.attempt == 1:
+                self._last_lines[batch.pk] = last.line
+        return found
+
+    def _owe(self, batch: Batch, seconds: float) -> None:
+        """Keep in mind what a batch is to be charged with its next chunk, because somebody has it locked now."""
+        if len(self._owed) >= BATCHES_OWED:
+            self._owed.clear()
+        if seconds:
+            self._owed[batch.pk] = seconds
 
     def _note_drained(self, batch: Batch) -> bool:
         """
@@ -232,19 +245,6 @@ class Claimer:
         self._last_lines.pop(batch.pk, None)
         Batch.objects.primary().filter(pk=batch.pk).set_drained()
         return True
-
-    def _charge(self, candidate: Candidate, seconds: float) -> None:
-        """
-        Move the batch on by the time that its chunk will take.
-
-        It comes last in the transaction, so that the batch is locked for hardly longer than the commit. What is
-        not charged, because somebody has locked the batch, is owed and charged with the next chunk.
-        """
-        seconds += self._owed.pop(candidate.id, 0.0)
-        if not Batch.objects.primary().filter(pk=candidate.id).charge(seconds, turn=self._latest_turn):
-            if len(self._owed) >= BATCHES_OWED:
-                self._owed.clear()
-            self._owed[candidate.id] = seconds
 
     def _scope(self, kind: Kind) -> list[Key]:
         return [key for key, entry in self._registrations.items() if entry.kind is kind and self._is_usable(entry.app)]
