@@ -92,7 +92,7 @@ class SQLite(Database):
             cursor.execute(CLAIM, asked)
             rows = sorted(cursor, key=itemgetter(1))
             if rows:
-                cursor.execute(CHARGE_BATCH, {"batch": batch, "nrows": len(rows), **charge._asdict()})
+                cursor.execute(CHARGE_BATCH, charge._asdict() | {"batch": batch, "nrows": len(rows)})
         return Claimed(rows, True, True)
 
     def record_rows(self, batch_id: UUID, slot: int, claim: int, endings: Sequence[RowEnding]) -> int:
