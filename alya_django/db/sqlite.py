@@ -86,13 +86,12 @@ class SQLite(Database):
     def claim_rows(
         self, batch_id: UUID, claim: int, done_by: str, *, wanted: int, after_line: int, charge: Charge
     ) -> Claimed:
-        batch = batch_id.hex
-        asked = {"batch": batch, "claim": claim, "done_by": done_by, "wanted": wanted, "after_line": after_line}
+        asked: dict[str, str | int] = {"batch": batch_id.hex, "claim": claim, "done_by": done_by}
         with self.transaction(), self.connection.cursor() as cursor:
-            cursor.execute(CLAIM, asked)
+            cursor.execute(CLAIM, asked | {"wanted": wanted, "after_line": after_line})
             rows = sorted(cursor, key=itemgetter(1))
             if rows:
-                cursor.execute(CHARGE_BATCH, charge._asdict() | {"batch": batch, "nrows": len(rows)})
+                cursor.execute(CHARGE_BATCH, charge._asdict() | {"batch": batch_id.hex, "nrows": len(rows)})
         return Claimed(rows, True, True)
 
     def record_rows(self, batch_id: UUID, slot: int, claim: int, endings: Sequence[RowEnding]) -> int:
