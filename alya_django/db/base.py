@@ -287,6 +287,7 @@ class Database(ABC):
             The lines that got theirs.
         """
 
+    @abstractmethod
     def claim_rows(
         self, batch_id: UUID, claim: int, done_by: str, *, wanted: int, after_line: int, charge: Charge
     ) -> Claimed:
