@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,12 +26,18 @@ from tests import services
 from tests.local_storage import use_storage
 
 Server = TypeVar("Server")
+UUIDS = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 IS_SQLITE = os.environ.get("ALYA_TEST_DATABASE") == "sqlite"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long: processes that share the tests then end together."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name a parameter that was made up alike in all processes that share the tests."""
+    return UUIDS.sub("uuid", val) if isinstance(val, str) and UUIDS.search(val) else None
 
 
 @pytest.hookimpl(wrapper=True)
