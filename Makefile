@@ -60,6 +60,7 @@ docs: env
 bench: env
 	$(BIN)/python -m benchmarks.submit
 	$(BIN)/python -m benchmarks.intake
+	$(BIN)/python -m benchmarks.fuzz --minutes 1
 	$(BIN)/python -m benchmarks.throughput --processes 1
 	$(BIN)/python -m benchmarks.throughput --processes 2
 	$(BIN)/python -m benchmarks.throughput --processes 2 --atomic

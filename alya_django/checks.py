@@ -32,6 +32,8 @@ LEAST: dict[str, float] = {
     "FILE_BYTES_MAX": 1,
     "UNPACKED_BYTES_MAX": 1,
     "RECORD_CHARS_MAX": 1,
+    "XLSX_BYTES_MAX": 1,
+    "XLSX_CELLS_MAX": 1,
     "MAX_ATTEMPTS": 1,
     "RETRY_SECONDS": 0,
     "TIME_LIMIT_SECONDS": 0.1,

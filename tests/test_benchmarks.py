@@ -65,6 +65,12 @@ class BenchmarkTests:
         assert figures["verbs"] > 0
         assert [figures[name] for name in ("deadlocks_seen_by_callers", "broken_invariants", "stuck")] == [0, 0, 0]
 
+    def test_fuzz_finds_nothing(self) -> None:
+        """A few seconds of spoilt files crash no reader."""
+        figures = run_for_figures("fuzz", "--minutes", "0.05")
+        assert figures["files"] > 0
+        assert figures["crashes"] == 0
+
     def test_chaos_ends_in_a_line_of_json(self) -> None:
         """A few kills lose nothing, double nothing in an atomic op, and leave nothing behind."""
         figures = run_for_figures("chaos", "--kills", "3", "--rows", "50")

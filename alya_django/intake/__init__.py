@@ -3,5 +3,6 @@
 from alya_django.checkers import BadFile, FaultyLine, checkers, register_file_checker
 from alya_django.intake.csv_reader import read_csv
 from alya_django.intake.receive import process
+from alya_django.intake.xlsx_reader import read_xlsx
 
-__all__ = ["BadFile", "FaultyLine", "checkers", "process", "read_csv", "register_file_checker"]
+__all__ = ["BadFile", "FaultyLine", "checkers", "process", "read_csv", "read_xlsx", "register_file_checker"]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import partial
-from operator import itemgetter
 from typing import Any, BinaryIO
 
 from alya_django.checkers import BadFile, FaultyLine
 from alya_django.conf import settings
-from alya_django.exceptions import InvalidInput
+from alya_django.intake.columns import Columns, below_header, without_header
 from alya_django.processors import BatchInput
 
 # The longer ones first: a mark of UTF-32 begins with one of UTF-16.
@@ -28,7 +27,7 @@ MARKS = (
 def read_csv(
     file: BinaryIO,
     *,
-    columns: Mapping[str, str] | Sequence[str] | None = None,
+    columns: Columns = None,
     has_header: bool = True,
     encoding: str = "utf-8",
     dialect: str | type[csv.Dialect] = "excel",
@@ -56,27 +55,22 @@ def read_csv(
         yield from _rows(text, records, columns, has_header)
     except _TooLong:
         raise BadFile(f"Line {text.first}: longer than {settings.RECORD_CHARS_MAX} characters, the limit.") from None
-    except UnicodeDecodeError as error:
-        raise BadFile(f"In line {text.first} or after it: this is no {error.encoding}: {error.reason}.") from error
+    except UnicodeError as error:
+        what = getattr(error, "reason", f"{error}")
+        raise BadFile(f"In line {text.first} or after it: this is no {text.encoding}: {what}.") from error
     finally:
         text.detach()
 
 
-def _rows(
-    text: _Text, records: Any, columns: Mapping[str, str] | Sequence[str] | None, has_header: bool
-) -> Iterator[BatchInput | FaultyLine]:
-    make: Callable[[list[str]], dict[str, str]] | None = None
-    width = 0
-    if not has_header:
-        names = _names(columns)
-        make, width = _maker(names, {name: name for name in names}), len(names)
+def _rows(text: _Text, records: Any, columns: Columns, has_header: bool) -> Iterator[BatchInput | FaultyLine]:
+    make, width = (None, 0) if has_header else without_header(columns)
     for record in _records(text, records):
         if isinstance(record, FaultyLine):
             if make is None:
                 raise BadFile(f"Line {record.line}: the header {record.reason}.")
             yield record
         elif make is None:
-            make, width = _of_header(record, columns), len(record)
+            make, width = below_header(record, columns)
         elif len(record) != width:
             yield FaultyLine(text.first, f"has {len(record)} values, not {width}")
         else:
@@ -103,39 +97,6 @@ def _records(text: _Text, records: Any) -> Iterator[list[str] | FaultyLine]:
                 raise BadFile(f"Line {text.first}: a value in quotes does not end: {error}.") from error
             yield FaultyLine(text.first, f"{error}")
             text.begin_record(records.line_num + 1)
-
-
-def _names(columns: Mapping[str, str] | Sequence[str] | None) -> list[str]:
-    if columns is None or isinstance(columns, str | Mapping):
-        raise InvalidInput("must be a list of names where the file has no header.", field="columns")
-    return list(columns)
-
-
-def _of_header(
-    record: list[str], columns: Mapping[str, str] | Sequence[str] | None
-) -> Callable[[list[str]], dict[str, str]]:
-    """Return what makes an input of the values below a header."""
-    header = [name.strip() for name in record]
-    twice = {name for name in header if header.count(name) > 1}
-    if twice:
-        raise BadFile(f"The header has {min(twice)!r} twice.")
-    wanted = columns if isinstance(columns, Mapping) else {name: name for name in columns or header}
-    missing = [name for name in wanted if name not in header]
-    if missing:
-        raise BadFile(f"The header lacks {', '.join(map(repr, missing))}.")
-    return _maker(header, wanted)
-
-
-def _maker(header: list[str], wanted: Mapping[str, str]) -> Callable[[list[str]], dict[str, str]]:
-    """Return what picks the wanted columns out of a record, under the names they are wanted by."""
-    names = list(wanted.values())
-    if list(wanted) == header:
-        return lambda record: dict(zip(names, record, strict=True))
-    places = [header.index(name) for name in wanted]
-    if len(places) == 1:
-        return lambda record: {names[0]: record[places[0]]}
-    pick = itemgetter(*places)
-    return lambda record: dict(zip(names, pick(record), strict=True))
 
 
 class _TooLong(Exception):

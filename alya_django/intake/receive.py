@@ -87,6 +87,7 @@ def process(
         status=Status.WAIT if wait else Status.QUEUED,
         requested_by=check_text(requested_by, "requested_by"),
         allow_duplicate=allow_duplicate,
+        is_stored=stored is not None,
     )
     name = make_storable(_check_name(file_name), TEXT_MAX)
     if (file is None) == (stored is None):
@@ -113,6 +114,7 @@ class _Order:
     status: Status
     requested_by: str
     allow_duplicate: bool
+    is_stored: bool
 
 
 def _check_name(file_name: str) -> str:
@@ -129,12 +131,7 @@ def _check_key(unique_key: str | None) -> str | None:
 
 def _of_stored(object_id: str, file_name: str, file_type: str) -> BatchFile:
     """Return the record of an object that is there already; one that was rejected is undecided again."""
-    try:
-        measured = objects.measure(object_id)
-    except FileNotFoundError:
-        raise NotFound(f"There is no object {object_id!r} in the storage.") from None
-    except SuspiciousOperation as error:
-        raise InvalidInput(f"{error}", field="stored") from error
+    measured = _measure(object_id)
     record, _ = BatchFile.objects.primary().get_or_create(
         object_id=object_id,
         defaults={
@@ -148,6 +145,15 @@ def _of_stored(object_id: str, file_name: str, file_type: str) -> BatchFile:
     BatchFile.objects.primary().filter(pk=record.pk).reopen(size=measured.size, checksum=measured.checksum)
     record.refresh_from_db()
     return record
+
+
+def _measure(object_id: str) -> objects.Stored:
+    try:
+        return objects.measure(object_id)
+    except FileNotFoundError:
+        raise NotFound(f"There is no object {object_id!r} in the storage.") from None
+    except SuspiciousOperation as error:
+        raise InvalidInput(f"{error}", field="stored") from error
 
 
 def _of_new(file_name: str, file_type: str, unique_key: str | None) -> BatchFile:
@@ -249,6 +255,9 @@ def _insert(record: BatchFile, batch: Batch, order: _Order, faults: Faults) -> N
         if first is None:
             raise BadFile("The file has no usable line.")
         nrows = lifecycle.insert_rows(batch.id, chain([first], lines))
+    # An object of the sender's may still be written to; one that was stored here is nobody else's.
+    if order.is_stored and _measure(record.object_id).checksum != record.checksum:
+        raise BadFile("The object has changed while it was read.")
     encode_object(context, "context")
     batch.nrows, batch.context = nrows, context
     if totals.declared is not None:
@@ -326,7 +335,11 @@ class _Source(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._file.seek(offset, whence)
+        try:
+            self._file.seek(offset, whence)
+        except OSError as error:
+            # Nothing is asked of the storage: the file points to before its own beginning.
+            raise ValueError(f"{error}") from error
         return int(self._file.tell())
 
     def readinto(self, buffer: Any) -> int:

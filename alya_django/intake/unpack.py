@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from gzip import BadGzipFile, GzipFile
 from typing import Any, BinaryIO
@@ -16,8 +17,9 @@ GZIP_START = b"\x1f\x8b"
 ZIP_START = b"PK\x03\x04"
 # What is inside every file of Office: it is a ZIP archive that is meant to be one.
 OFFICE_MEMBER = "[Content_Types].xml"
-# A password, or a way to compress that Python lacks, is told by the last two.
-BROKEN = (BadGzipFile, BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError)
+# A password, or a way to compress that Python lacks, is told by the last two; an archive that points to before its
+# beginning by ValueError.
+BROKEN = (BadGzipFile, BadZipFile, EOFError, struct.error, zlib.error, ValueError, NotImplementedError, RuntimeError)
 
 
 def unpacked(file: io.BufferedReader) -> BinaryIO:

@@ -360,6 +360,75 @@ class ArgumentTests:
         assert nothing_submitted()
 
 
+class ChangeTests:
+    """Files that do not stay what they are."""
+
+    @pytest.mark.rule("FXR-24")
+    @pytest.mark.parametrize("change", [CONTENT + b"dan,4.00\n", CONTENT[:-3], CONTENT.replace(b"1.00", b"9.00")])
+    def test_refuses_an_object_that_changes_while_it_is_read(self, storage, change):
+        """One that grows, shrinks or is written over is rejected: its rows are not those of what is kept."""
+
+        def check(file, file_name, context):
+            yield from check_amounts(file, file_name, context)
+            (storage / "in.csv").write_bytes(change)
+
+        register(check)
+        (storage / "in.csv").write_bytes(CONTENT)
+        receipt = receive(None, stored="in.csv")
+        assert (receipt.accepted, receipt.reason) == (False, "The object has changed while it was read.")
+        assert nothing_submitted()
+
+    @pytest.mark.rule("FXR-24")
+    def test_an_object_that_vanishes_while_it_is_read_makes_no_batch(self, storage):
+        """What cannot be looked at again later is not accepted; the record stays, and says that nothing is decided."""
+
+        def check(file, file_name, context):
+            yield from check_amounts(file, file_name, context)
+            (storage / "in.csv").unlink()
+
+        register(check)
+        (storage / "in.csv").write_bytes(CONTENT)
+        with pytest.raises(NotFound) as caught:
+            receive(None, stored="in.csv")
+        assert str(caught.value) == "There is no object 'in.csv' in the storage."
+        assert BatchFile.objects.get().is_accepted is None
+        assert nothing_submitted()
+
+    @pytest.mark.rule("FXR-24")
+    def test_of_a_file_that_grows_what_was_read_is_kept(self, tmp_path, storage):
+        """A file is read once, to be stored; the checker sees what was stored, and so does the checksum."""
+        path = tmp_path / "growing.csv"
+        path.write_bytes(CONTENT)
+
+        def check(file, file_name, context):
+            with path.open("ab") as growing:
+                growing.write(b"dan,4.00\n")
+            yield from check_amounts(file, file_name, context)
+
+        register(check)
+        with path.open("rb") as file:
+            receipt = receive(file)
+        assert receipt.nrows == 2
+        assert read(receipt.object_id) == CONTENT
+
+    @pytest.mark.rule("FXR-24")
+    def test_a_file_that_cannot_be_read_to_its_end_leaves_a_record(self, storage):
+        """The error is the caller's, half an object is deleted, and the same call may be made again."""
+
+        class Vanishing(io.BytesIO):
+            def read(self, size=-1):
+                if self.tell():
+                    raise OSError("Stale file handle")
+                return super().read(10)
+
+        register()
+        with pytest.raises(OSError, match="Stale file handle"):
+            receive(Vanishing(CONTENT), unique_key="a")
+        assert objects(storage) == []
+        assert BatchFile.objects.get().is_accepted is None
+        assert receive(unique_key="a").nrows == 2
+
+
 class LimitTests:
     @pytest.mark.rule("FXR-14")
     def test_refuses_a_file_that_is_too_large_to_be_kept(self, settings, storage):
@@ -419,6 +488,17 @@ class LimitTests:
             assert (receipt.nrows, receipt.nfaulty) == (2, 1)
             assert read(receipt.object_id) == content
             assert BatchFile.objects.get(pk=receipt.file_id).content_type == content_type
+
+    @pytest.mark.rule("FXR-13")
+    @pytest.mark.parametrize("size", [4, 10, 22, 100])
+    def test_an_archive_that_points_before_itself_is_at_fault(self, size):
+        """It is a bad file, and no failure of the storage."""
+        register()
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("a.csv", CONTENT)
+        content = b"PK\x03\x04" + packed.getvalue()[-size:]
+        assert receive(content).reason.startswith("The file cannot be unpacked: ")
 
 
 class RaceTests:
