@@ -391,6 +391,7 @@ class Worker(models.Model):
     started = models.DateTimeField(_("started"), db_default=Now())
     heartbeat = models.DateTimeField(_("heartbeat"), db_default=Now())
     rate = models.FloatField(_("rows per second"), default=0.0, db_default=0.0)
+    is_stopping = models.BooleanField(_("stopping"), default=False, db_default=False)
 
     objects = WorkerQuerySet.as_manager()
 

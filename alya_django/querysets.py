@@ -103,6 +103,10 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         """Batches of these kinds, apps and ops."""
         return self.filter(_scope(ops))
 
+    def of_none(self, ops: Iterable[Op]) -> BatchQuerySet:
+        """Batches of other kinds, apps and ops than these."""
+        return self.exclude(_scope(ops))
+
     # The locks.
 
     def lock(self, batch_id: UUID, kind: Kind) -> Batch:
@@ -354,9 +358,9 @@ class BusinessKeyQuerySet(PrimaryQuerySet["BusinessKey"]):
 
 
 class WorkerQuerySet(PrimaryQuerySet["Worker"]):
-    def beat(self, rate: float) -> int:
-        """Show that these workers are alive, and how many rows a second they end."""
-        return self.update(heartbeat=Now(), rate=rate)
+    def beat(self, rate: float, *, is_stopping: bool = False) -> int:
+        """Show that these workers are alive, how many rows a second they end, and whether they are about to stop."""
+        return self.update(heartbeat=Now(), rate=rate, is_stopping=is_stopping)
 
     def alive(self) -> WorkerQuerySet:
         """Workers that were heard of within WORKER_TTL_SECONDS."""

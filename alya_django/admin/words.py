@@ -36,6 +36,10 @@ ICONS = {
     "success": "✓",
     "failed": "✕",
     "aborted": "⊘",
+    "working": "▶",
+    "idle": "○",
+    "stopping": "◼",
+    "lost": "!",
 }
 NO_BREAK_SPACE = "\xa0"
 
@@ -126,7 +130,12 @@ def took(claimed_at: datetime | None, done_at: datetime | None) -> str:
     """Return how long a row was in hand."""
     if claimed_at is None or done_at is None:
         return NOTHING
-    seconds = max((done_at - claimed_at).total_seconds(), 0)
+    return span(done_at - claimed_at)
+
+
+def span(time: timedelta) -> str:
+    """Return a length of time, as exactly as it is short."""
+    seconds = max(time.total_seconds(), 0)
     if seconds < 60:
         return _("%(seconds)s s") % {"seconds": number_format(seconds, decimal_pos=3 if seconds < 1 else 1)}
     return str(timedelta(seconds=round(seconds)))

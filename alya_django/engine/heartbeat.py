@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from alya_django.conf import settings
 from alya_django.db import Database
@@ -15,15 +16,16 @@ logger = logging.getLogger("alya_django.engine")
 
 class Heartbeat:
     """
-    The beat of one worker, which tells how many rows a second it ends.
+    The beat of one worker, which tells how many rows a second it ends, and that it is about to stop.
 
     It beats when it is asked to, between chunks, and from ``start`` to ``stop`` in a thread on a connection of its
     own, where the database lets two connections write side by side. ``is_lost`` once a beat found no worker to beat
     for: it was taken for dead.
     """
 
-    def __init__(self, store: Database, worker_id: int) -> None:
+    def __init__(self, store: Database, worker_id: int, is_stopping: Callable[[], bool] = lambda: False) -> None:
         self._store = store
+        self._is_stopping = is_stopping
         self._worker_id = worker_id
         self._rows = 0
         self._beat_at = time.monotonic()
@@ -71,4 +73,5 @@ class Heartbeat:
         now = time.monotonic()
         rate = self._rows / max(now - self._beat_at, 1e-6)
         self._rows, self._beat_at = 0, now
-        self.is_lost = not Worker.objects.primary().filter(pk=self._worker_id).beat(rate)
+        worker = Worker.objects.primary().filter(pk=self._worker_id)
+        self.is_lost = not worker.beat(rate, is_stopping=self._is_stopping())

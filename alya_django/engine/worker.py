@@ -134,7 +134,7 @@ class Worker:
         self._lookout = Lookout(
             store, number=number, registrations=registrations, is_usable=self._init_blocks.is_usable
         )
-        self._heartbeat = Heartbeat(store, number)
+        self._heartbeat = Heartbeat(store, number, is_stopping=lambda: self._is_stopping)
         if self._beats_alone:
             self._heartbeat.start()
 

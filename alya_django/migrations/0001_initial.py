@@ -33,6 +33,7 @@ class Migration(migrations.Migration):
                 ('started', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='started')),
                 ('heartbeat', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name='heartbeat')),
                 ('rate', models.FloatField(db_default=0.0, default=0.0, verbose_name='rows per second')),
+                ('is_stopping', models.BooleanField(db_default=False, default=False, verbose_name='stopping')),
             ],
             options={
                 'verbose_name': 'worker',

@@ -30,6 +30,23 @@ class HeartbeatTests:
             worker.drain()
         assert batches.status(batch_id).status is Status.SUCCESS
 
+    @pytest.mark.rule("ADM-43")
+    def test_says_that_the_worker_is_to_stop(self, settings) -> None:
+        """Who was told to stop, and has a row in hand, is seen to be stopping."""
+        settings.ALYA = {"HEARTBEAT_SECONDS": 0.02}
+        seen = []
+
+        def take_long(row: Row) -> None:
+            seen.append(WorkerRecord.objects.get().is_stopping)
+            worker.stop()
+            wait_until(lambda: WorkerRecord.objects.get().is_stopping, "the heart beats")
+
+        register_batch_processor("app", "op", take_long)
+        batches.submit("app", "op", [1])
+        with Worker(beats_alone=True) as worker:
+            worker.drain()
+        assert seen == [False]
+
     @pytest.mark.parametrize(
         ("error", "has_traceback"), [(OSError("gone"), True), (OperationalError("the server is gone"), False)]
     )
@@ -38,10 +55,10 @@ class HeartbeatTests:
         settings.ALYA = {"HEARTBEAT_SECONDS": 0.02}
         beat, failures = type(WorkerRecord.objects.all()).beat, [error]
 
-        def fail_once(self, rate):
+        def fail_once(self, rate, **state):
             if failures:
                 raise failures.pop()
-            return beat(self, rate)
+            return beat(self, rate, **state)
 
         monkeypatch.setattr(type(WorkerRecord.objects.all()), "beat", fail_once)
         with Worker(beats_alone=True):
