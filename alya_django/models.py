@@ -17,6 +17,8 @@ from alya_django.db import Database
 from alya_django.querysets import (
     ERRCODE,
     RUNNABLE,
+    WITH_FAILURES,
+    WITH_FILE,
     BatchFileQuerySet,
     BatchProgressQuerySet,
     BatchQuerySet,
@@ -121,6 +123,18 @@ class Batch(models.Model):
             ),
             models.Index(fields=("app", "op", "-requested_at"), name="alya_batch_by_op"),
             models.Index(fields=("-requested_at", "id"), name="alya_batch_latest"),
+            models.Index(
+                fields=("-requested_at", "id"), name="alya_batch_latest_of_many", condition=Q(kind=Kind.BATCH)
+            ),
+            models.Index(fields=("-requested_at", "id"), name="alya_batch_with_failures", condition=WITH_FAILURES),
+            models.Index(fields=("status", "-requested_at", "id"), name="alya_batch_by_status"),
+            # Ordered by bytes, which is how the beginnings of a text are found in every language.
+            models.Index(
+                fields=("input_file",),
+                name="alya_batch_by_file",
+                opclasses=("varchar_pattern_ops",),
+                condition=WITH_FILE,
+            ),
             models.Index(
                 fields=("done_at",),
                 name="alya_batch_not_marked_done",
@@ -334,7 +348,7 @@ class BatchProgress(models.Model):
     How many rows of a batch have ended, in slots, so that workers do not queue for one counter.
 
     A slot is a worker's number modulo SLOTS. It moves in the transaction that ends the rows, so the slots' sum
-    is exact.
+    is exact, and ``moved_at`` tells when a row ended last.
     """
 
     SLOTS = 16
@@ -346,6 +360,7 @@ class BatchProgress(models.Model):
     slot = models.SmallIntegerField()
     nsuccess = models.PositiveIntegerField(default=0)
     nfailed = models.PositiveIntegerField(default=0)
+    moved_at = models.DateTimeField(db_default=Now())
 
     objects = BatchProgressQuerySet.as_manager()
 

@@ -92,6 +92,21 @@ def open(name: str) -> File[Any]:
     return s3_streams.stream(file, holder) if s3_streams.is_s3(file) else file
 
 
+def signed_link(name: str, *, disposition: str, seconds: int) -> str | None:
+    """
+    Return an address that gives an object to whoever has it, for a while; None where the storage signs none.
+
+    Args:
+        disposition: What the answer says of how it is to be kept, as in the header Content-Disposition.
+    """
+    holder: Any = storage()
+    if not s3_streams.is_s3_storage(holder) or not s3_streams.signs_links(holder):
+        return None
+    parameters = {"ResponseContentDisposition": disposition, "ResponseContentType": "application/octet-stream"}
+    link: str = holder.url(name, parameters=parameters, expire=seconds)
+    return link
+
+
 def delete(names: Iterable[str]) -> None:
     """Delete objects; one that cannot be deleted is left, and logged."""
     for name in names:

@@ -28,6 +28,8 @@ RUNNABLE = Q(kind=Kind.BATCH, status__in=sorted(PENDING), held_at__isnull=True, 
 HELD = Q(status__in=sorted(PENDING), held_at__isnull=False)
 # What a failed row is counted by: the errcode of its first message, cut to what an index can hold.
 ERRCODE = Left(KeyTextTransform("errcode", KeyTransform("0", "messages")), TEXT_MAX)
+WITH_FAILURES = Q(nfailed__gt=0)
+WITH_FILE = Q(input_file__gt="")
 # A smaller weight counts as this: what is divided by nearly nothing no database can hold.
 # A claim's token is its worker's number above so many bits, and a count below.
 CLAIM_BITS = 32

@@ -24,6 +24,11 @@ def is_s3_storage(storage: Storage) -> bool:
     return _is_a("S3Storage", storage)
 
 
+def signs_links(storage: Any) -> bool:
+    """Tell whether a storage's addresses of objects are signed, and so open to those alone who were given one."""
+    return bool(storage.querystring_auth and (not storage.custom_domain or storage.cloudfront_signer))
+
+
 def stream(file: Any, storage: Storage) -> File[Any]:
     """Return the content of an S3File, of which nothing has been fetched yet, as a file to read as bytes."""
     content: Any = io.BufferedReader(_Object(file.obj, _parameters(file.name, storage)), BUFFER_BYTES)

@@ -93,6 +93,7 @@ if "S3_BUCKET" in os.environ:
             # A client's own patience is minutes; what waits for the storage here has a next time.
             "client_config": Config(
                 s3={"addressing_style": "path" if "S3_ENDPOINT_URL" in os.environ else "auto"},
+                signature_version="s3v4",
                 connect_timeout=5,
                 read_timeout=20,
                 retries={"mode": "standard", "total_max_attempts": 3},

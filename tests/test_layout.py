@@ -28,7 +28,7 @@ def imports(text: str) -> set[str]:
 
 class LayoutTests:
     def test_rows_are_locked_in_one_place(self) -> None:
-        """``select_for_update`` is said in querysets.py alone; by hand, rows and their batch where claimed."""
+        """``select_for_update`` is said in querysets.py alone; by hand, rows are locked where they are claimed."""
         assert [name for name, text in OURS.items() if "select_for_update" in text] == ["querysets.py"]
         by_hand = {name: len(re.findall(r"\bFOR (?:NO KEY )?UPDATE\b", text)) for name, text in OURS.items()}
         assert {name: times for name, times in by_hand.items() if times} == {"db/postgresql.py": 2}

@@ -1,90 +1,86 @@
-"""The pages of batches: which there are, how far they have come, and all that is kept of one."""
+"""The pages of batches: which there are, how far they have come, all that is kept of one, and what is done to them."""
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from functools import partial
+from typing import Any, ClassVar, cast
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import QuerySet, prefetch_related_objects
-from django.http import HttpRequest
-from django.urls import URLPattern, reverse
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied
+from django.db.models import Q, QuerySet
+from django.forms.widgets import Script
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_GET, require_http_methods
 
-from alya_django.admin import lines, masking, words
+from alya_django.admin import acts, downloads, figure_words, figures, lines, live, masking, permissions, report, words
+from alya_django.admin.acts import Act
+from alya_django.admin.batch_filters import FILTERS
+from alya_django.admin.figures import Figures
 from alya_django.admin.paging import KeysetMixin
-from alya_django.admin.read_only import ReadOnlyAdmin, StaticFilter
-from alya_django.exceptions import InvalidInput
+from alya_django.admin.read_only import ReadOnlyAdmin
 from alya_django.models import Batch
-from alya_django.querysets import HELD
-from alya_django.status import Kind, Status
-from alya_django.validation import check_id
+from alya_django.querysets import WITH_FILE
+from alya_django.status import Kind
 
 LINE_BREAK = SafeString("<br>")
-
-
-class StateFilter(StaticFilter):
-    title = _("state")
-    parameter_name = "status"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(status.value, str(status.label)) for status in Status]
-
-
-class KindFilter(StaticFilter):
-    title = _("kind")
-    parameter_name = "kind"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(kind.value, str(kind.label)) for kind in Kind]
-
-
-class HeldFilter(StaticFilter):
-    title = _("held")
-    parameter_name = "held"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("yes", str(_("held")))]
-
-    def choose(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
-        return queryset.filter(HELD)
+HEX_ID = re.compile(r"[0-9a-f]{1,32}")
 
 
 class BatchListMixin(KeysetMixin):
-    """A page of batches, with the progress slots of those that are unfinished."""
+    """A page of batches, with the figures of each."""
+
+    figures: dict[UUID, Figures]
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        unfinished = [batch for batch in self.result_list if batch.done_at is None]
-        prefetch_related_objects(unfinished, "progress")
+        self.figures = figures.of(self.result_list)
+        # One that was removed in this moment has none.
+        self.result_list = [batch for batch in self.result_list if batch.pk in self.figures]
+        for batch in self.result_list:
+            batch.figures = self.figures[batch.pk]
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether there is something to renew."""
+        return not all(one.is_final for one in self.figures.values())
 
 
 class BatchAdmin(ReadOnlyAdmin[Batch]):
-    """Batches, latest first."""
+    """
+    Batches, latest first.
+
+    Who may do what to a batch is asked of ``has_release_permission`` and its like, on every page and in every act.
+    """
 
     change_list_mixin = BatchListMixin
     app_field = "app"
     ordering = ("-requested_at", "id")
     list_per_page = 25
     list_display = (
-        "short_id",
-        "app",
-        "op",
+        "name",
+        "app_and_op",
         "kind",
         "state",
         "progress",
-        "input_file",
-        "requested_by",
+        "failed",
+        "pace",
         "requested",
-        "done",
+        "duration",
+        "requested_by",
     )
-    list_filter = (StateFilter, KindFilter, HeldFilter)
+    list_filter = FILTERS
     search_fields = ("id",)
-    search_help_text = _("The whole id of a batch.")
+    search_help_text = _("An id or its beginning, or the beginning of an input file's name.")
+    actions = ("release_chosen", "retry_chosen", "abort_chosen")
     fieldsets = (
-        (None, {"fields": ("id", "app", "op", "kind", "state", "hold_reason", "totals_mismatch", "progress")}),
+        (None, {"fields": ("id", "app", "op", "kind", "status", "hold_reason", "totals_mismatch")}),
         (_("Times"), {"fields": ("requested", "started", "done")}),
         (_("Input"), {"fields": ("input_file", "requested_by", "context_text", "unique_key", "parent_link")}),
         (_("Output"), {"fields": ("output_names", "marked_done_at", "mark_done_error")}),
@@ -111,8 +107,6 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
     )
     readonly_fields = (
         "id",
-        "state",
-        "progress",
         "requested",
         "started",
         "done",
@@ -122,8 +116,24 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         "root_link",
     )
 
+    class Media:
+        css: ClassVar = {"all": ("alya_django/alya.css",)}
+        js = (Script("alya_django/progress.js", type="module"),)
+
     def get_urls(self) -> list[URLPattern]:
-        return [*lines.urls(self), *super().get_urls()]
+        pages: list[tuple[str, str, Any]] = [
+            ("progress/", "progress", require_GET(self.progress_view)),
+            ("<path:object_id>/output/", "output", require_GET(self.output_view)),
+            ("<path:object_id>/failed-lines/", "failed_lines", require_GET(self.failed_lines_view)),
+        ]
+        for act in acts.ACTS:
+            view = require_http_methods(["GET", "POST"])(partial(self.act_view, act))
+            pages.append((f"<path:object_id>/{act.name}/", act.name, view))
+        own = [
+            path(route, self.admin_site.admin_view(view), name=f"alya_django_batch_{name}")
+            for route, name, view in pages
+        ]
+        return [*own, *lines.urls(self), *super().get_urls()]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Batch | None:
         batch = super().get_object(request, object_id, from_field)
@@ -131,28 +141,129 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
             batch.context = masking.shown(request, batch, "context", batch.context)
         return batch
 
+    # Who may do what.
+
+    def has_release_permission(self, request: HttpRequest, batch: Batch | None = None) -> bool:
+        return permissions.may(request, permissions.RELEASE, batch)
+
+    def has_retry_permission(self, request: HttpRequest, batch: Batch | None = None) -> bool:
+        return permissions.may(request, permissions.RETRY, batch)
+
+    def has_abort_permission(self, request: HttpRequest, batch: Batch | None = None) -> bool:
+        return permissions.may(request, permissions.ABORT, batch)
+
+    def has_download_permission(self, request: HttpRequest, batch: Batch | None = None) -> bool:
+        return permissions.may(request, permissions.DOWNLOAD, batch)
+
+    # The list.
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str
     ) -> tuple[QuerySet[Batch], bool]:
-        """Find a batch by its id alone, by its key."""
-        if not search_term:
+        """Find batches by the beginning of their id or of their file's name: each is a range of an index."""
+        term = search_term.strip()
+        if not term:
             return queryset, False
-        try:
-            return queryset.filter(pk=check_id(search_term.strip())), False
-        except InvalidInput:
-            return queryset.none(), False
+        found = Q(input_file__startswith=term) & WITH_FILE
+        digits = term.replace("-", "").lower()
+        if HEX_ID.fullmatch(digits):
+            found |= Q(pk__range=(UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))))
+        return queryset.filter(found), False
 
-    @admin.display(description=_("id"))
-    def short_id(self, batch: Batch) -> str:
-        return str(batch.id)[:8]
+    @admin.action(permissions=["release"], description=_("Release the chosen batches"))
+    def release_chosen(self, request: HttpRequest, queryset: QuerySet[Batch]) -> HttpResponse | None:
+        return acts.answer_many(self, request, acts.RELEASE)
+
+    @admin.action(permissions=["retry"], description=_("Retry failed rows of the chosen batches"))
+    def retry_chosen(self, request: HttpRequest, queryset: QuerySet[Batch]) -> HttpResponse | None:
+        return acts.answer_many(self, request, acts.RETRY)
+
+    @admin.action(permissions=["abort"], description=_("Abort the chosen batches"))
+    def abort_chosen(self, request: HttpRequest, queryset: QuerySet[Batch]) -> HttpResponse | None:
+        return acts.answer_many(self, request, acts.ABORT)
+
+    @admin.display(description=_("batch"))
+    def name(self, batch: Batch) -> str:
+        short_id = str(batch.pk)[:8]
+        if not batch.input_file:
+            return short_id
+        return format_html('{}<br><span class="alya-file">{}</span>', short_id, words.short(batch.input_file))
+
+    @admin.display(description=_("app / op"))
+    def app_and_op(self, batch: Batch) -> str:
+        return f"{batch.app} / {batch.op}"
 
     @admin.display(description=_("state"))
-    def state(self, batch: Batch) -> str:
-        return words.batch_state(batch)
+    def state(self, batch: Any) -> str:
+        return live.badge(batch.figures)
 
     @admin.display(description=_("progress"))
-    def progress(self, batch: Batch) -> str:
-        return words.progress(batch)
+    def progress(self, batch: Any) -> str:
+        share, amount = (live.text(batch.figures, name) for name in ("share", "amount"))
+        return format_html('{}<br><span class="alya-figures">{}, {}</span>', live.bar(batch.figures), share, amount)
+
+    @admin.display(description=_("failed"))
+    def failed(self, batch: Any) -> str:
+        text = live.text(batch.figures, "failed")
+        if not batch.figures.nfailed:
+            return text
+        rows = self._url("batchrow_changelist")
+        return format_html('<a href="{}?batch={}&amp;status=failed">{}</a>', rows, batch.pk, text)
+
+    @admin.display(description=_("pace"))
+    def pace(self, batch: Any) -> str:
+        rate, left = (live.text(batch.figures, name) for name in ("rate", "time-left"))
+        return format_html("{}<br>{}", rate, left)
+
+    @admin.display(description=_("duration"))
+    def duration(self, batch: Batch) -> str:
+        return figure_words.duration(batch.started_at, batch.done_at) or words.NOTHING
+
+    # The page of one.
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Batch | None = None,
+    ) -> HttpResponse:
+        """Show a report instead of a form."""
+        # Nothing is added here, so there always is one.
+        batch = cast("Batch", obj)
+        context.update(
+            report=report.make(batch),
+            acts=[(act, self._url(f"batch_{act.name}", batch.pk)) for act in acts.allowed(self, request, batch)],
+            may_download=self.has_download_permission(request, batch),
+            is_batch=batch.kind == Kind.BATCH,
+            title=batch.input_file or str(batch),
+            subtitle=None,
+        )
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def progress_view(self, request: HttpRequest) -> JsonResponse:
+        """Answer what the pages poll."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        return live.answer(request)
+
+    def act_view(self, act: Act, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask before an act, and carry it out."""
+        return acts.answer_one(self, request, act, self._find(request, object_id))
+
+    def output_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Download an output file by its logical name."""
+        return downloads.output_file(request, self._find_to_download(request, object_id), request.GET.get("name", ""))
+
+    def failed_lines_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Download the failed lines of a batch."""
+        return downloads.failed_lines(request, self._find_to_download(request, object_id))
+
+    def page_of(self, batch_id: UUID) -> str:
+        """Return the address of a batch's page."""
+        return self._url("batch_change", batch_id)
 
     @admin.display(description=_("requested at"))
     def requested(self, batch: Batch) -> str:
@@ -170,7 +281,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
     def context_text(self, batch: Batch) -> str:
         return words.json_text(batch.context)
 
-    @admin.display(description=_("output files"))
+    @admin.display(description=_("objects in the storage"))
     def output_names(self, batch: Batch) -> str:
         """List the logical names with the names of the stored objects."""
         return format_html_join(LINE_BREAK, "{}: {}", sorted(batch.object_names().items())) or words.NOTHING
@@ -187,5 +298,22 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         """Link to another batch, which may have been removed since, without asking for it."""
         if batch_id is None:
             return words.NOTHING
-        url = reverse("admin:alya_django_batch_change", args=(batch_id,), current_app=self.admin_site.name)
-        return format_html('<a href="{}">{}</a>', url, batch_id)
+        return format_html('<a href="{}">{}</a>', self.page_of(batch_id), batch_id)
+
+    def _find(self, request: HttpRequest, object_id: str) -> Batch:
+        """Return a batch that the person may see; else it is as if it were not there."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        batch = self.get_object(request, unquote(object_id))
+        if batch is None:
+            raise Http404
+        return batch
+
+    def _find_to_download(self, request: HttpRequest, object_id: str) -> Batch:
+        batch = self._find(request, object_id)
+        if not self.has_download_permission(request, batch):
+            raise PermissionDenied
+        return batch
+
+    def _url(self, page: str, *arguments: Any) -> str:
+        return reverse(f"admin:alya_django_{page}", args=arguments, current_app=self.admin_site.name)

@@ -34,7 +34,7 @@ class ReadOnlyAdmin(_ModelAdmin[AnyModel]):
     that belongs to no app.
     """
 
-    actions = None
+    actions: Any = None
     sortable_by = ()
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER

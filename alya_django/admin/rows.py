@@ -210,7 +210,7 @@ class BatchRowAdmin(ReadOnlyAdmin[BatchRow]):
     search_help_text = gettext_lazy("The line to begin with.")
 
     class Media:
-        css: ClassVar = {"all": ("alya_django/rows.css",)}
+        css: ClassVar = {"all": ("alya_django/alya.css", "alya_django/rows.css")}
 
     def change_view(
         self,

@@ -44,16 +44,6 @@ ICONS = {
 NO_BREAK_SPACE = "\xa0"
 
 
-def batch_state(batch: Batch) -> str:
-    """Return a batch's state, and what keeps its rows back if something does."""
-    state = batch.get_status_display()
-    if batch.status == Status.WAIT:
-        return _("%(state)s, until it is released") % {"state": state}
-    if batch.is_held:
-        return _("%(state)s, held") % {"state": state}
-    return state
-
-
 def row_state(row: BatchRow) -> str:
     """Return a row's state; one that was given back says so."""
     if row.status == Status.QUEUED and row.retry_at is not None:
@@ -82,7 +72,7 @@ def progress(batch: Batch) -> str:
     nsuccess, nfailed, naborted = batch.counts(batch.progress.all()).values()
     ended = nsuccess + nfailed + naborted
     figures = [
-        _("%(share)s %%") % {"share": _share(ended, batch.nrows)},
+        _("%(share)s %%") % {"share": share(ended, batch.nrows)},
         ngettext("%(ended)s of %(nrows)s row", "%(ended)s of %(nrows)s rows", batch.nrows)
         % {"ended": number(ended), "nrows": number(batch.nrows)},
     ]
@@ -90,7 +80,7 @@ def progress(batch: Batch) -> str:
         figures.append(_("%(count)s failed") % {"count": number(nfailed)})
     if naborted:
         figures.append(_("%(count)s aborted") % {"count": number(naborted)})
-    return ", ".join(figure.replace(" ", NO_BREAK_SPACE) for figure in figures)
+    return ", ".join(map(unbroken, figures))
 
 
 def number(value: int) -> str:
@@ -106,6 +96,17 @@ def times(count: int) -> str:
 def plainly(error: ErrorMessage) -> str:
     """Say what a message of Alya's own means; of others the project knows, and nothing is said."""
     return str(OWN_MESSAGES.get((error.msgid, error.errcode), ""))
+
+
+def share(ended: int, nrows: int) -> str:
+    """Return how much of something has ended, in percent."""
+    # Rounded down: 100 % is said of what has ended, never of nearly all.
+    return number_format(ended * 1000 // max(nrows, 1) / 10, decimal_pos=1)
+
+
+def unbroken(text: str) -> str:
+    """Return a text that no line breaks."""
+    return text.replace(" ", NO_BREAK_SPACE)
 
 
 def message(error: ErrorMessage) -> str:
@@ -157,11 +158,6 @@ def text_block(value: str, label: str) -> str:
         "size": number(len(whole)),
     }
     return format_html("{}<p>{}</p>", area, cut)
-
-
-def _share(ended: int, nrows: int) -> str:
-    # Rounded down: 100 % is said of what has ended, never of nearly all.
-    return number_format(ended * 1000 // max(nrows, 1) / 10, decimal_pos=1)
 
 
 def _text_area(text: str, label: str) -> str:

@@ -67,7 +67,8 @@ CHARGE = """
 COUNT_ROWS = """
     INSERT INTO alya_batch_progress AS p (batch_id, slot, nsuccess, nfailed) {source}
     ON CONFLICT (batch_id, slot)
-    DO UPDATE SET nsuccess = p.nsuccess + EXCLUDED.nsuccess, nfailed = p.nfailed + EXCLUDED.nfailed
+    DO UPDATE SET
+        nsuccess = p.nsuccess + EXCLUDED.nsuccess, nfailed = p.nfailed + EXCLUDED.nfailed, moved_at = EXCLUDED.moved_at
 """
 
 

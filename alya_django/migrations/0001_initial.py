@@ -120,6 +120,7 @@ class Migration(migrations.Migration):
                 ('slot', models.SmallIntegerField()),
                 ('nsuccess', models.PositiveIntegerField(default=0)),
                 ('nfailed', models.PositiveIntegerField(default=0)),
+                ('moved_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ('batch', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='progress', to='alya_django.batch')),
             ],
             options={
@@ -198,6 +199,22 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='batch',
             index=models.Index(fields=['-requested_at', 'id'], name='alya_batch_latest'),
+        ),
+        migrations.AddIndex(
+            model_name='batch',
+            index=models.Index(condition=models.Q(('kind', 'B')), fields=['-requested_at', 'id'], name='alya_batch_latest_of_many'),
+        ),
+        migrations.AddIndex(
+            model_name='batch',
+            index=models.Index(condition=models.Q(('nfailed__gt', 0)), fields=['-requested_at', 'id'], name='alya_batch_with_failures'),
+        ),
+        migrations.AddIndex(
+            model_name='batch',
+            index=models.Index(fields=['status', '-requested_at', 'id'], name='alya_batch_by_status'),
+        ),
+        migrations.AddIndex(
+            model_name='batch',
+            index=models.Index(condition=models.Q(('input_file__gt', '')), fields=['input_file'], name='alya_batch_by_file', opclasses=('varchar_pattern_ops',)),
         ),
         migrations.AddIndex(
             model_name='batch',

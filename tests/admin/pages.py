@@ -32,7 +32,8 @@ def text(response: HttpResponse) -> str:
 def table(response: HttpResponse) -> list[list[str]]:
     """Return the cells of a list, row by row."""
     assert response.status_code == 200
-    rows = re.findall(r"<tr><th class=\"field.*?</tr>", response.content.decode(), re.DOTALL)
+    markup = re.sub(r"<td class=\"action-checkbox\">.*?</td>", "", response.content.decode(), flags=re.DOTALL)
+    rows = re.findall(r"<tr><th class=\"field.*?</tr>", markup, re.DOTALL)
     return [[_words(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)] for row in rows]
 
 

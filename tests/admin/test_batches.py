@@ -10,7 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from alya_django import Status, batches, register_batch_processor, slow_queries
+from alya_django import Status, batches, register_batch_processor, register_slow_query_processor, slow_queries
 from alya_django.models import Batch, BatchProgress
 from alya_django.testing import drain
 from tests.admin.pages import BATCHES, column, links, rows_of, table, text
@@ -29,23 +29,32 @@ def change(batch_id: UUID, **values: Any) -> None:
     Batch.objects.filter(pk=batch_id).update(**values)
 
 
+@pytest.fixture
+def stalled(db: None) -> UUID:
+    """A batch that runs, and of which no row has ended for an hour."""
+    batch_id = submit()
+    change(batch_id, status=Status.IN_PROGRESS, started_at=timezone.now() - timedelta(hours=2))
+    BatchProgress.objects.create(batch_id=batch_id, slot=0, moved_at=timezone.now() - timedelta(hours=1))
+    return batch_id
+
+
 class BatchListTests:
     def test_shows_what_is_kept_of_a_batch(self, admin_client: Client) -> None:
-        """A batch is one line: id, app, op, kind, state, progress, file, who and when."""
+        """A batch is one line: id and file, app and op, kind, state, progress, failures, pace, when and who."""
         batch_id = submit(input_file="a.csv", requested_by="asha")
         requested_at = timezone.localtime(Batch.objects.get().requested_at)
         assert table(admin_client.get(BATCHES)) == [
             [
-                str(batch_id)[:8],
-                "bank",
-                "transfer",
+                f"{str(batch_id)[:8]} a.csv",
+                "bank / transfer",
                 "batch",
-                "queued",
-                "0.0 %, 0 of 1 row",
-                "a.csv",
-                "asha",
+                "◔ queued",
+                "0.0 % , 0 of 1 row",
+                "0",
+                "",
                 f"{requested_at:%Y-%m-%d %H:%M:%S}",
                 "-",
+                "asha",
             ]
         ]
 
@@ -62,33 +71,51 @@ class BatchListTests:
         change(batch_id, status=Status.IN_PROGRESS, nrows=10_001)
         for slot, nfailed in ((0, 0), (5, 12)):
             BatchProgress.objects.create(batch_id=batch_id, slot=slot, nsuccess=5_000 - nfailed, nfailed=nfailed)
-        assert column(admin_client.get(BATCHES), 5) == ["99.9 %, 10,000 of 10,001 rows, 12 failed"]
+        assert table(admin_client.get(BATCHES))[0][4:6] == ["99.9 % , 10,000 of 10,001 rows", "12"]
 
     def test_shows_the_counts_of_a_finished_batch(self, admin_client: Client, ended: UUID) -> None:
-        """A finished batch says what its counts say."""
-        assert column(admin_client.get(BATCHES), 5) == ["100.0 %, 10 of 10 rows, 5 failed"]
+        """A finished batch says what its counts say, and how long it took; its failures lead to their rows."""
+        started_at = timezone.now()
+        change(ended, started_at=started_at, done_at=started_at + timedelta(seconds=3725))
+        response = admin_client.get(BATCHES)
+        (row,) = table(response)
+        assert row[3:6] == ["✕ failed", "100.0 % , 10 of 10 rows", "5"]
+        assert row[8] == "1 h 2 min"
+        assert links(response)["5"] == rows_of(ended, status="failed")
 
-    def test_says_how_many_rows_were_aborted(self, admin_client: Client) -> None:
-        """Aborted rows have ended, and are named."""
+    def test_aborted_rows_have_ended(self, admin_client: Client) -> None:
+        """Nothing is left of an aborted batch."""
         batches.abort(submit())
-        assert column(admin_client.get(BATCHES), 5) == ["100.0 %, 1 of 1 row, 1 aborted"]
+        assert table(admin_client.get(BATCHES))[0][3:5] == ["⊘ aborted", "100.0 % , 1 of 1 row"]
 
     def test_says_that_a_batch_waits(self, admin_client: Client) -> None:
         """What waits to be released says so."""
         submit(wait=True)
-        assert column(admin_client.get(BATCHES), 4) == ["wait, until it is released"]
+        assert column(admin_client.get(BATCHES), 3) == ["○ wait, until it is released"]
 
     def test_says_that_a_batch_is_held(self, admin_client: Client) -> None:
         """What is held says so beside its state."""
         change(submit(), status=Status.IN_PROGRESS, held_at=timezone.now())
-        assert column(admin_client.get(BATCHES), 4) == ["in progress, held"]
+        assert column(admin_client.get(BATCHES), 3) == ["‖ in progress, held"]
 
     def test_does_not_say_held_of_what_has_ended(self, admin_client: Client) -> None:
         """A final state stands alone."""
         batch_id = submit()
         batches.abort(batch_id)
         change(batch_id, held_at=timezone.now())
-        assert column(admin_client.get(BATCHES), 4) == ["aborted"]
+        assert column(admin_client.get(BATCHES), 3) == ["⊘ aborted"]
+
+    def test_says_that_a_batch_is_stalled(self, admin_client: Client, stalled: UUID) -> None:
+        """A running batch of which nothing has ended for three heartbeats says so."""
+        assert column(admin_client.get(BATCHES), 3) == ["! in progress, stalled"]
+
+    def test_leaves_out_what_was_removed_meanwhile(
+        self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A batch that is removed between two statements of a page is not on it."""
+        submit()
+        monkeypatch.setattr("alya_django.admin.batches.figures.of", lambda batches: {})
+        assert column(admin_client.get(BATCHES)) == []
 
     def test_filters_by_state(self, admin_client: Client, ended: UUID) -> None:
         """A chosen state leaves the batches that are in it."""
@@ -103,7 +130,54 @@ class BatchListTests:
         change(held, status=Status.IN_PROGRESS, held_at=timezone.now())
         batches.abort(over)
         change(over, held_at=timezone.now())
-        assert column(admin_client.get(BATCHES, {"held": "yes"})) == [str(held)[:8]]
+        assert column(admin_client.get(BATCHES, {"attention": "held"})) == [str(held)[:8]]
+
+    def test_filters_what_is_stalled(self, admin_client: Client, stalled: UUID) -> None:
+        """Running batches of which nothing ends; not what moves, has just begun, is held, or is a slow query."""
+        long_ago = timezone.now() - timedelta(hours=1)
+        moving, fresh, held = submit(), submit(), submit()
+        query = slow_queries.submit("bank", "report", {})
+        for batch_id in (moving, held, query):
+            change(batch_id, status=Status.IN_PROGRESS, started_at=long_ago)
+        change(fresh, status=Status.IN_PROGRESS, started_at=timezone.now())
+        change(held, held_at=long_ago)
+        BatchProgress.objects.create(batch_id=moving, slot=0)
+        assert column(admin_client.get(BATCHES, {"attention": "stalled"})) == [str(stalled)[:8]]
+
+    def test_filters_what_has_failures(self, admin_client: Client, ended: UUID) -> None:
+        """Batches that have a failed row, also while they run."""
+        good, failing = submit(), submit()
+        change(failing, status=Status.IN_PROGRESS)
+        BatchProgress.objects.create(batch_id=failing, slot=0, nfailed=1)
+        BatchProgress.objects.create(batch_id=good, slot=0, nsuccess=1)
+        found = column(admin_client.get(BATCHES, {"attention": "failures"}))
+        assert sorted(found) == sorted([str(ended)[:8], str(failing)[:8]])
+
+    def test_filters_by_what_is_registered(self, admin_client: Client, registry: Any) -> None:
+        """The choices are the ops of this process, each once, and leave the batches of one."""
+        register_batch_processor("bank", "transfer", write_lines)
+        register_slow_query_processor("bank", "transfer", write_lines)
+        register_batch_processor("shop", "order", write_lines)
+        batch_id = submit()
+        batches.submit("shop", "order", [{}])
+        response = admin_client.get(BATCHES, {"op": "bank/transfer"})
+        assert column(response) == [str(batch_id)[:8]]
+        assert [words for words in links(response) if " / " in words] == ["bank / transfer", "shop / order"]
+
+    def test_offers_only_ops_in_scope(self, admin_client: Client, registry: Any, settings: Any) -> None:
+        """What a person may not see is not even named."""
+        settings.ALYA = {"ADMIN_SCOPE": "tests.admin.test_permissions.only_bank"}
+        register_batch_processor("bank", "transfer", write_lines)
+        register_batch_processor("shop", "order", write_lines)
+        submit()
+        assert [words for words in links(admin_client.get(BATCHES)) if " / " in words] == ["bank / transfer"]
+
+    @pytest.mark.parametrize(("period", "hours"), [("1h", 2), ("24h", 25), ("7d", 7 * 24 + 1), ("30d", 30 * 24 + 1)])
+    def test_filters_by_age(self, period: str, hours: int, admin_client: Client) -> None:
+        """What was requested longer ago is left out."""
+        old, new = submit(), submit()
+        change(old, requested_at=timezone.now() - timedelta(hours=hours))
+        assert column(admin_client.get(BATCHES, {"since": period})) == [str(new)[:8]]
 
     def test_filters_by_kind(self, admin_client: Client) -> None:
         """Slow queries can be seen alone."""
@@ -128,10 +202,24 @@ class BatchListTests:
         batch_id = [submit(), submit()][0]
         assert column(admin_client.get(BATCHES, {"q": f" {batch_id} "})) == [str(batch_id)[:8]]
 
-    @pytest.mark.parametrize("search", ["bank", "00000000", "8b6f1c1e-3d52-4c0a-9a55-2f6f7a1f0c11", "9" * 5000])
+    @pytest.mark.parametrize("length", [1, 4, 8, 13, 36])
+    def test_finds_a_batch_by_the_beginning_of_its_id(self, length: int, admin_client: Client) -> None:
+        """As many digits as somebody has copied; dashes and capital letters make no difference."""
+        batch_id = submit()
+        typed = str(batch_id)[:length].upper()
+        assert column(admin_client.get(BATCHES, {"q": typed})) == [str(batch_id)[:8]]
+        assert column(admin_client.get(BATCHES, {"q": typed.replace("-", "")})) == [str(batch_id)[:8]]
+
+    def test_finds_a_batch_by_the_beginning_of_its_file(self, admin_client: Client) -> None:
+        """Letters that mean something to the database mean themselves."""
+        batch_id = submit(input_file="100%_a.csv")
+        submit(input_file="100 b.csv")
+        assert column(admin_client.get(BATCHES, {"q": "100%_"})) == [f"{str(batch_id)[:8]} 100%_a.csv"]
+
+    @pytest.mark.parametrize("search", ["bank", "8b6f1c1e-3d52-4c0a-9a55-2f6f7a1f0c11", "9" * 5000, "%", "_"])
     def test_finds_nothing_else(self, search: str, admin_client: Client) -> None:
-        """A search that is no batch's id finds no batch."""
-        submit()
+        """A search that begins neither an id nor a file's name finds no batch."""
+        submit(input_file="a.csv")
         assert column(admin_client.get(BATCHES, {"q": search})) == []
 
     def test_refuses_a_search_that_is_no_text(self, admin_client: Client) -> None:
@@ -180,22 +268,24 @@ class BatchPageTests:
         """Every field of the model is on the page in some form."""
         batch_id = submit(context={"date": "2026-11-23"}, input_file="a.csv", requested_by="asha", weight=2.5)
         shown = text(admin_client.get(self.page(batch_id)))
-        for words in (str(batch_id), "a.csv", "asha", '"date": "2026-11-23"', "0.0 %, 0 of 1 row", "Weight: 2.5"):
+        for words in (str(batch_id), "a.csv", "asha", '"date": "2026-11-23"', "0.0 % 0 of 1 row", "Weight: 2.5"):
             assert words in shown
 
     def test_says_why_it_is_held(self, admin_client: Client) -> None:
-        """The reason is beside the state."""
+        """The reason is above all else, and what it means."""
         batch_id = submit()
-        change(batch_id, status=Status.IN_PROGRESS, held_at=timezone.now(), hold_reason="12 rows failed")
-        assert "State: in progress, held Hold reason: 12 rows failed" in text(admin_client.get(self.page(batch_id)))
+        change(batch_id, status=Status.IN_PROGRESS, held_at=timezone.now(), hold_reason="12 rows failed.")
+        shown = text(admin_client.get(self.page(batch_id)))
+        assert "Held: 12 rows failed. Nothing is claimed from it until it is released." in shown
+        assert "‖ in progress, held" in shown
 
     def test_lists_the_output_files(self, admin_client: Client, registry: Any) -> None:
         """Each output file is named, with the object that holds it."""
         register_batch_processor("bank", "transfer", write_lines)
         batch_id = batches.submit("bank", "transfer", [{"late.csv": "a", "all.csv": "b"}])
         drain()
-        files = batches.status(batch_id).output_files
-        expected = f"Output files: all.csv: {files['all.csv']} late.csv: {files['late.csv']}"
+        files = Batch.objects.get().object_names()
+        expected = f"Objects in the storage: all.csv: {files['all.csv']} late.csv: {files['late.csv']}"
         assert expected in text(admin_client.get(self.page(batch_id)))
 
     def test_shows_what_mark_done_raised(self, admin_client: Client, registry: Any) -> None:

@@ -355,12 +355,6 @@ class PlanTests:
                 assert not is_scan(sql, "alya_batchrows")
                 assert rows_read(sql) <= 2
 
-    def test_the_page_of_a_batch_asks_nothing_of_rows(self, large: UUID, admin_client: Client) -> None:
-        """What it says of them comes from counters."""
-        with CaptureQueriesContext(connection) as captured:
-            admin_client.get(f"{BATCHES}{large}/change/")
-        assert not of_rows(captured)
-
 
 def of_rows(captured: CaptureQueriesContext) -> list[str]:
     return [query["sql"] for query in captured if "alya_batchrows" in query["sql"]]

@@ -13,6 +13,7 @@ from tests import services
 
 PATIENCE = Config(
     s3={"addressing_style": "path"},
+    signature_version="s3v4",
     connect_timeout=2,
     read_timeout=10,
     retries={"mode": "standard", "total_max_attempts": 2},

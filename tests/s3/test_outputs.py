@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tracemalloc
+from urllib.error import HTTPError
+from urllib.request import urlopen
 from uuid import uuid4
 
 import pytest
@@ -214,3 +216,36 @@ class OutputFileTests:
                 contents[name] = file.read()
         assert contents == {"new.csv": b"new", "old.csv": b"earlier"}
         check_invariants()
+
+
+class SignedLinkTests:
+    @pytest.mark.rule("ADM-5")
+    def test_gives_the_object_as_an_attachment(self, storage) -> None:
+        """Whoever has the link gets the object, to be kept under its name and not to be opened."""
+        name = outputs.save(uuid4(), uuid4(), "a.csv", ContentFile(b"x"))
+        link = outputs.signed_link(name, disposition='attachment; filename="a.csv"', seconds=60)
+        with urlopen(link) as answer:
+            assert answer.read() == b"x"
+            assert answer.headers["Content-Disposition"] == 'attachment; filename="a.csv"'
+            assert answer.headers["Content-Type"] == "application/octet-stream"
+        assert "X-Amz-Expires=60" in link
+
+    @pytest.mark.rule("ADM-5")
+    def test_a_changed_link_gives_nothing(self, storage) -> None:
+        """The signature is of this object alone."""
+        name, other = (outputs.save(uuid4(), uuid4(), "a.csv", ContentFile(b"x")) for _ in range(2))
+        link = outputs.signed_link(name, disposition="attachment", seconds=60)
+        with pytest.raises(HTTPError, match="403"):
+            urlopen(link.replace(name, other))
+
+    @pytest.mark.parametrize(
+        "options", [{"querystring_auth": False}, {"custom_domain": "files.example"}], ids=["unsigned", "a domain"]
+    )
+    def test_none_where_the_storage_signs_none(self, use_storage, options) -> None:
+        """An address that is not signed is for everybody or for nobody: the file is streamed."""
+        use_storage(**options)
+        assert outputs.signed_link("a.csv", disposition="attachment", seconds=60) is None
+
+    def test_none_of_a_storage_that_is_not_on_s3(self) -> None:
+        """A local directory has no links."""
+        assert outputs.signed_link("a.csv", disposition="attachment", seconds=60) is None

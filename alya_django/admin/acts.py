@@ -1,0 +1,278 @@
+"""What people do to batches: each act says what it will do, asks once more, does it by a verb, and is logged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+
+from alya_django import batches, slow_queries
+from alya_django.admin import audit, figures, permissions
+from alya_django.admin.words import number
+from alya_django.exceptions import InvalidInput, InvalidState, NotFound
+from alya_django.models import Batch, database
+from alya_django.status import Kind, Status
+from alya_django.validation import check_id
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise as StrPromise
+
+    from alya_django.admin.batches import BatchAdmin
+
+REASON_CHARS_MAX = 300
+BATCHES_MAX = 100
+CONFIRMED = "confirmed"
+
+
+@dataclass(frozen=True)
+class Act:
+    """
+    Something to do to a batch.
+
+    ``obstacle`` says why it cannot be done, and is empty where it can; ``effect`` says what it will do, and ``do``
+    does it and says what it has done.
+    """
+
+    name: str
+    permission: str
+    label: StrPromise
+    question: StrPromise
+    obstacle: Callable[[Batch], str]
+    effect: Callable[[Batch], str]
+    do: Callable[[Batch], str]
+    needs_reason: bool = False
+
+
+class ReasonForm(forms.Form):
+    """Why somebody does it, for the log."""
+
+    reason = forms.CharField(
+        label=gettext_lazy("Reason"),
+        max_length=REASON_CHARS_MAX,
+        required=False,
+        help_text=gettext_lazy("It is kept in the history of the batch."),
+        widget=forms.TextInput(attrs={"class": "vTextField", "autocomplete": "off"}),
+    )
+
+    def __init__(self, *args: Any, needs_reason: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["reason"].required = needs_reason
+
+
+def allowed(model_admin: BatchAdmin, request: HttpRequest, batch: Batch) -> list[Act]:
+    """Return what a person may do to a batch in its state."""
+    return [act for act in ACTS if not act.obstacle(batch) and _may(model_admin, request, act, batch)]
+
+
+def answer_one(model_admin: BatchAdmin, request: HttpRequest, act: Act, batch: Batch) -> HttpResponse:
+    """Answer from the page of one batch: ask before, and lead back after."""
+    if not _may(model_admin, request, act, batch):
+        raise PermissionDenied
+    return _answer(model_admin, request, act, [batch]) or HttpResponseRedirect(model_admin.page_of(batch.pk))
+
+
+def answer_many(model_admin: BatchAdmin, request: HttpRequest, act: Act) -> HttpResponse | None:
+    """
+    Answer from the list: ask before, and return None after, which leads back.
+
+    Only what was ticked one by one: all that a filter would find was never shown.
+    """
+    ids = _ids(request.POST.getlist(ACTION_CHECKBOX_NAME)[:BATCHES_MAX])
+    chosen = list(model_admin.get_queryset(request).filter(pk__in=ids))
+    if not all(_may(model_admin, request, act, batch) for batch in chosen):
+        raise PermissionDenied
+    return _answer(model_admin, request, act, chosen)
+
+
+def _may(model_admin: BatchAdmin, request: HttpRequest, act: Act, batch: Batch) -> bool:
+    may: bool = getattr(model_admin, f"has_{act.name}_permission")(request, batch)
+    return may
+
+
+def _answer(model_admin: BatchAdmin, request: HttpRequest, act: Act, chosen: list[Batch]) -> HttpResponse | None:
+    is_confirmed = request.method == "POST" and CONFIRMED in request.POST
+    form = ReasonForm(request.POST if is_confirmed else None, needs_reason=act.needs_reason)
+    if not is_confirmed or not form.is_valid():
+        return _ask(model_admin, request, act, chosen, form)
+    for batch in chosen:
+        _carry_out(request, act, batch, form.cleaned_data["reason"])
+    return None
+
+
+def _ask(
+    model_admin: BatchAdmin, request: HttpRequest, act: Act, chosen: list[Batch], form: ReasonForm
+) -> TemplateResponse:
+    """Return the page that says what will happen."""
+    obstacles = {batch.pk: act.obstacle(batch) for batch in chosen}
+    will = [(batch, act.effect(batch)) for batch in chosen if not obstacles[batch.pk]]
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "title": act.question,
+        "opts": model_admin.opts,
+        "media": model_admin.media,
+        "act": act,
+        "will": will,
+        "will_not": [(batch, obstacles[batch.pk]) for batch in chosen if obstacles[batch.pk]],
+        "form": form,
+        "checkbox_name": ACTION_CHECKBOX_NAME,
+        "action": request.POST.get("action"),
+        "confirmed_name": CONFIRMED,
+        "back": model_admin.page_of(chosen[0].pk) if "action" not in request.POST else request.get_full_path(),
+    }
+    request.current_app = model_admin.admin_site.name
+    return TemplateResponse(request, "alya_django/confirm.html", context)
+
+
+def _carry_out(request: HttpRequest, act: Act, batch: Batch, reason: str) -> None:
+    """Do it and log it, both or none; what cannot be done any more is said."""
+    store = database()
+
+    def do_and_log() -> str:
+        with store.transaction():
+            done = act.do(batch)
+            audit.log(request, batch, done, reason=reason)
+        return done
+
+    try:
+        messages.success(request, f"{batch}: {store.again(do_and_log)}")
+    except InvalidState as refusal:
+        text = _("%(batch)s: nothing was done, its state is %(state)s by now.")
+        messages.warning(request, text % {"batch": batch, "state": Status(refusal.status).label})
+    except NotFound:
+        messages.warning(request, _("%(batch)s is there no more.") % {"batch": batch})
+    figures.forget(batch.pk)
+
+
+def _abort_obstacle(batch: Batch) -> str:
+    return _("It has ended already.") if Status(batch.status).is_final else ""
+
+
+def _abort_effect(batch: Batch) -> str:
+    ended = batch.counts()["nsuccess"] + batch.counts()["nfailed"]
+    return " ".join(
+        [
+            ngettext(
+                "%(count)s row that has not ended will be aborted, for good; what a worker is just doing for it is dropped.",  # noqa: E501
+                "%(count)s rows that have not ended will be aborted, for good; what workers are just doing for them is dropped.",  # noqa: E501
+                batch.nrows - ended,
+            )
+            % {"count": number(batch.nrows - ended)},
+            ngettext(
+                "%(count)s row that has ended stays as it is.",
+                "%(count)s rows that have ended stay as they are.",
+                ended,
+            )
+            % {"count": number(ended)},
+            _("There will be no output files."),
+        ]
+    )
+
+
+def _abort(batch: Batch) -> str:
+    verbs = batches if batch.kind == Kind.BATCH else slow_queries
+    naborted = verbs.abort(batch.pk).naborted
+    return ngettext("Aborted %(count)s row.", "Aborted %(count)s rows.", naborted) % {"count": number(naborted)}
+
+
+def _release_obstacle(batch: Batch) -> str:
+    return "" if batch.status == Status.WAIT or batch.is_held else _("It is neither waiting nor held.")
+
+
+def _release_effect(batch: Batch) -> str:
+    counts = batch.counts()
+    left = batch.nrows - counts["nsuccess"] - counts["nfailed"]
+    effect = ngettext(
+        "%(count)s row can be claimed by workers at once.", "%(count)s rows can be claimed by workers at once.", left
+    ) % {"count": number(left)}
+    if not batch.is_held:
+        return effect
+    forgiven = ngettext(
+        "The %(count)s failure so far is forgiven: only rows that fail from now on count towards its limit.",
+        "The %(count)s failures so far are forgiven: only rows that fail from now on count towards its limit.",
+        counts["nfailed"],
+    )
+    return f"{effect} {forgiven % {'count': number(counts['nfailed'])}}"
+
+
+def _release(batch: Batch) -> str:
+    nrows = batches.release(batch.pk)
+    return ngettext("Released %(count)s row.", "Released %(count)s rows.", nrows) % {"count": number(nrows)}
+
+
+def _retry_obstacle(batch: Batch) -> str:
+    if batch.kind != Kind.BATCH:
+        return _("It is a slow query: ask again instead.")
+    if not Status(batch.status).is_final:
+        return _("It has not ended.")
+    return "" if _to_retry(batch) else _("It has no row that failed or was aborted.")
+
+
+def _retry_effect(batch: Batch) -> str:
+    count = _to_retry(batch)
+    effect = ngettext(
+        "A child batch with its %(count)s failed or aborted row will be submitted, and starts at once.",
+        "A child batch with its %(count)s failed or aborted rows will be submitted, and starts at once.",
+        count,
+    ) % {"count": number(count)}
+    return f"{effect} {_('Lines that another retry has in hand, or has brought to success, are left out.')}"
+
+
+def _retry(batch: Batch) -> str:
+    child = batches.retry(batch.pk)
+    nrows = Batch.objects.primary().get(pk=child).nrows
+    text = ngettext("Retried %(count)s row in batch %(id)s.", "Retried %(count)s rows in batch %(id)s.", nrows)
+    return text % {"count": number(nrows), "id": child}
+
+
+def _to_retry(batch: Batch) -> int:
+    return (batch.nfailed or 0) + (batch.naborted or 0)
+
+
+def _ids(given: Iterable[str]) -> list[Any]:
+    ids = []
+    for text in given:
+        try:
+            ids.append(check_id(text))
+        except InvalidInput:
+            continue
+    return ids
+
+
+ABORT = Act(
+    "abort",
+    permissions.ABORT,
+    gettext_lazy("Abort"),
+    gettext_lazy("Abort these rows?"),
+    _abort_obstacle,
+    _abort_effect,
+    _abort,
+    needs_reason=True,
+)
+RELEASE = Act(
+    "release",
+    permissions.RELEASE,
+    gettext_lazy("Release"),
+    gettext_lazy("Release these rows?"),
+    _release_obstacle,
+    _release_effect,
+    _release,
+)
+RETRY = Act(
+    "retry",
+    permissions.RETRY,
+    gettext_lazy("Retry failed rows"),
+    gettext_lazy("Retry these rows?"),
+    _retry_obstacle,
+    _retry_effect,
+    _retry,
+)
+ACTS = (RELEASE, RETRY, ABORT)

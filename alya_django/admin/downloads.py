@@ -1,0 +1,82 @@
+"""What is taken out of a batch: its output files, and its failed lines as a file. Each download is logged."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.utils.http import content_disposition_header
+from django.utils.translation import gettext as _
+
+from alya_django import batches, outputs, slow_queries
+from alya_django.admin import audit, masking
+from alya_django.answers import RowOutcome
+from alya_django.models import Batch
+from alya_django.status import Kind, Status
+from alya_django.validation import JSON
+
+LINK_SECONDS = 60
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet takes for the beginning of a formula."""
+COLUMNS = ("line", "errcode", "field", "values", "attempts", "done_by", "done_at")
+
+
+def output_file(request: HttpRequest, batch: Batch, name: str) -> HttpResponse:
+    """Answer with an output file: by a link that expires where the storage signs such, else as a stream."""
+    if name not in batch.output_files:
+        raise Http404(_("There is no output file %(name)s.") % {"name": name})
+    audit.log(request, batch, _("Downloaded the output file %(name)s.") % {"name": name})
+    disposition = content_disposition_header(True, _base_name(name)) or "attachment"
+    link = outputs.signed_link(batch.object_names()[name], disposition=disposition, seconds=LINK_SECONDS)
+    if link is not None:
+        return HttpResponseRedirect(link)
+    verbs = batches if batch.kind == Kind.BATCH else slow_queries
+    file = verbs.open_output(batch.pk, name)
+    return _safe(FileResponse(file, as_attachment=True, filename=_base_name(name)))
+
+
+def failed_lines(request: HttpRequest, batch: Batch) -> HttpResponse:
+    """Answer with the failed lines of a batch as CSV, one line for each message, in memory that does not grow."""
+    audit.log(request, batch, _("Downloaded the failed lines."))
+    writer = csv.writer(_Echo())
+    rows = batches.iter_rows(batch.pk, status=Status.FAILED)
+    lines = (writer.writerow(map(_cell, cells)) for cells in _table(request, batch, rows))
+    response = StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8")
+    name = f"{batch.app}-{batch.op}-{str(batch.pk)[:8]}-failed.csv"
+    response["Content-Disposition"] = content_disposition_header(True, name)
+    return _safe(response)
+
+
+def _table(request: HttpRequest, batch: Batch, rows: Iterator[RowOutcome]) -> Iterator[list[Any]]:
+    yield list(COLUMNS)
+    for row in rows:
+        done_at = row.done_at.isoformat() if row.done_at else ""
+        stored: list[JSON] = [message.as_json() for message in row.messages]
+        for message in masking.shown_messages(request, batch, stored):
+            values = json.dumps(message.vals, ensure_ascii=False) if message.vals else ""
+            yield [row.line, message.errcode, message.field, values, row.attempts, row.done_by, done_at]
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell that no spreadsheet runs: the file is for people to read."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+
+def _base_name(name: str) -> str:
+    return name.replace("\\", "/").rsplit("/", 1)[-1] or "output"
+
+
+def _safe(response: Any) -> HttpResponse:
+    response["X-Content-Type-Options"] = "nosniff"
+    answer: HttpResponse = response
+    return answer
+
+
+class _Echo:
+    """A file that hands back what is written to it."""
+
+    def write(self, text: str) -> str:
+        return text

@@ -1,0 +1,89 @@
+"""The endpoint that moves the pages without reload: the figures of some batches in the words of who asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+from django.http import HttpRequest, JsonResponse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from alya_django.admin import figure_words, figures, permissions, words
+from alya_django.admin.figures import Figures
+from alya_django.exceptions import InvalidInput
+from alya_django.validation import check_id
+
+IDS_MAX = 100
+
+TEXTS: dict[str, Callable[[Figures], str]] = {
+    "icon": figure_words.icon,
+    "state": figure_words.state,
+    "share": figure_words.share,
+    "amount": figure_words.amount,
+    "success": lambda one: words.number(one.nsuccess),
+    "failed": lambda one: words.number(one.nfailed),
+    "aborted": lambda one: words.number(one.naborted),
+    "left": lambda one: words.number(one.left),
+    "rate": figure_words.rate,
+    "time-left": figure_words.time_left,
+    "stalled": figure_words.stalled,
+}
+"""What a page shows of a batch and the endpoint renews, each under its name."""
+
+
+def text(one: Figures, name: str) -> SafeString:
+    """Return one text of a batch as an element that is renewed."""
+    return format_html('<span data-alya-batch="{}" data-alya-text="{}">{}</span>', one.id, name, TEXTS[name](one))
+
+
+def badge(one: Figures) -> SafeString:
+    """Return a batch's state as an icon and a word; the endpoint is asked as long as it says that there is more."""
+    return format_html(
+        '<span class="alya-state" data-alya-batch="{id}" data-alya-look="{look}" data-alya-final="{final}">'
+        '<span class="alya-icon" aria-hidden="true" data-alya-batch="{id}" data-alya-text="icon">{icon}</span> '
+        "{state}</span>",
+        id=one.id,
+        look=figure_words.look(one),
+        final="yes" if one.is_final else "no",
+        icon=figure_words.icon(one),
+        state=text(one, "state"),
+    )
+
+
+def bar(one: Figures) -> SafeString:
+    """Return how far a batch has come as a bar."""
+    return format_html(
+        '<progress class="alya-bar" data-alya-batch="{}" value="{}" max="{}" aria-label="{}"></progress>',
+        one.id,
+        one.ended,
+        max(one.nrows, 1),
+        _("Progress of batch %(id)s") % {"id": one.id[:8]},
+    )
+
+
+def answer(request: HttpRequest) -> JsonResponse:
+    """Answer with the figures of those batches of ``?ids=`` that the person may see."""
+    found = figures.read(_ids(request.GET.get("ids", ""))).values()
+    seen = [one for one in found if permissions.sees_app(request, one.app)]
+    return JsonResponse({"batches": {one.id: _as_json(one) for one in seen}})
+
+
+def _as_json(one: Figures) -> dict[str, Any]:
+    return {
+        "final": one.is_final,
+        "look": figure_words.look(one),
+        "value": one.ended,
+        "max": max(one.nrows, 1),
+        "texts": {name: say(one) for name, say in TEXTS.items()},
+    }
+
+
+def _ids(given: str) -> Iterator[UUID]:
+    for text in given.split(",")[:IDS_MAX]:
+        try:
+            yield check_id(text)
+        except InvalidInput:
+            continue
