@@ -50,7 +50,8 @@ class BusinessKeys:
         if not any(values):
             return None
         # No value that is stored has a NUL in it.
-        return blake2b("\0".join([self._start, *values]).encode(), digest_size=DIGEST_BYTES).hexdigest()
+        key = "\0".join([self._start, *values]).encode(errors="surrogatepass")
+        return blake2b(key, digest_size=DIGEST_BYTES).hexdigest()
 
     def without_duplicates(self, lines: Iterable[Keyed]) -> Iterator[Keyed]:
         """Yield lines in their order; a row whose key another one has becomes a faulty line."""
@@ -67,7 +68,10 @@ class BusinessKeys:
 
     def _values(self, input: JSON) -> list[str]:
         if callable(self._unique_by):
-            key = self._unique_by(input)
+            try:
+                key = self._unique_by(input)
+            except Exception as error:
+                raise BadFile(f"unique_by failed: {type(error).__name__}: {error}") from error
             values = key if isinstance(key, list | tuple) else [key]
         elif isinstance(input, dict):
             values = [input.get(name) for name in self._unique_by or ()]

@@ -34,7 +34,7 @@ class Faults:
     def add(self, line: int, reason: str) -> None:
         """Add a line and its reason."""
         self.count += 1
-        self._writer.writerow([line, _harmless(reason)])
+        self._writer.writerow([line, _harmless(f"{reason}")])
 
     def save(self, file_name: str) -> str:
         """Store the error file and return its object; empty if there is no faulty line."""

@@ -59,7 +59,7 @@ def save(name: str, source: Any) -> Stored:
     Raises:
         BadFile: It is larger than FILE_BYTES_MAX.
     """
-    counted = _Counted(source)
+    counted = _Counted(source, settings.FILE_BYTES_MAX)
     try:
         object_id = outputs.storage().save(name, File(io.BufferedReader(counted, BUFFER_BYTES), name))
     except BaseException:
@@ -71,11 +71,16 @@ def save(name: str, source: Any) -> Stored:
 def measure(name: str) -> Stored:
     """Read an object through and return what its bytes are."""
     with outputs.open(name) as file:
-        counted = _Counted(file)
+        counted = _Counted(file, float("inf"))
         buffer = bytearray(BUFFER_BYTES)
         while counted.readinto(buffer):
             pass
     return Stored(name, counted.size, counted.digest.hexdigest())
+
+
+def too_large() -> BadFile:
+    """Return what refuses a file of more than FILE_BYTES_MAX bytes."""
+    return BadFile(f"The file is larger than {settings.FILE_BYTES_MAX} bytes, the limit.")
 
 
 def copy_to_failed(object_id: str, file_name: str) -> str:
@@ -99,11 +104,11 @@ def _cut(name: str) -> str:
 class _Counted(io.RawIOBase):
     """The bytes of a file, counted and digested as they are read."""
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, bytes_max: float) -> None:
         self.size = 0
         self.digest = hashlib.sha256()
         self._source = source
-        self._limit: int = settings.FILE_BYTES_MAX
+        self._bytes_max = bytes_max
         if getattr(source, "seekable", lambda: False)():
             source.seek(0)
 
@@ -115,8 +120,8 @@ class _Counted(io.RawIOBase):
         if isinstance(data, str):
             raise InvalidInput("is open as text; open it to be read as bytes.", field="file")
         self.size += len(data)
-        if self.size > self._limit:
-            raise BadFile(f"The file is larger than {self._limit} bytes, the limit.")
+        if self.size > self._bytes_max:
+            raise too_large()
         self.digest.update(data)
         buffer[: len(data)] = data
         return len(data)

@@ -144,6 +144,8 @@ def _of_stored(object_id: str, file_name: str, file_type: str) -> BatchFile:
     )
     BatchFile.objects.primary().filter(pk=record.pk).reopen(size=measured.size, checksum=measured.checksum)
     record.refresh_from_db()
+    if not record.checksum:
+        raise InvalidInput("is the name of an object that was not stored as a whole: give the file.", field="stored")
     return record
 
 
@@ -185,7 +187,7 @@ def _keep(record: BatchFile, file: Any) -> None:
 
 def _readable(file: Any) -> Any:
     if isinstance(file, str):
-        file = file.encode()
+        file = file.encode(errors="surrogatepass")
     if isinstance(file, bytes | bytearray | memoryview):
         return io.BytesIO(file)
     if not hasattr(file, "read"):
@@ -219,6 +221,8 @@ def _accept(file_id: int, order: _Order, faults: Faults) -> Receipt:
         unique_key=None,
         input_file=record.file_name,
     )
+    if record.size > settings.FILE_BYTES_MAX:
+        raise objects.too_large()
     # First of all: whoever brings the same content at the same time waits here, and is refused once this is committed.
     _take_content(record, batch, order)
     lifecycle.store(batch, lambda batch: _insert(record, batch, order, faults))
@@ -231,17 +235,18 @@ def _accept(file_id: int, order: _Order, faults: Faults) -> Receipt:
 def _take_content(record: BatchFile, batch: Batch, order: _Order) -> None:
     """Accept a file, unless one of its type with the same content was accepted before."""
     files = BatchFile.objects.primary()
-    earlier = files.first_of(record.file_type, record.checksum)
-    is_repeat = order.allow_duplicate and earlier.exists()
-    try:
-        with database().transaction():
-            files.filter(pk=record.pk).update(is_accepted=True, is_repeat=is_repeat, batch=batch)
-    except IntegrityError:
-        first = earlier.get()
-        raise BadFile(
-            f"The same content was accepted before: {first.file_name}, received {first.received_at:%Y-%m-%d %H:%M}, "
-            f"batch {first.batch_id}."
-        ) from None
+    for is_repeat in (False, True) if order.allow_duplicate else (False,):
+        try:
+            with database().transaction():
+                files.filter(pk=record.pk).update(is_accepted=True, is_repeat=is_repeat, batch=batch)
+        except IntegrityError:
+            continue
+        return
+    first = files.first_of(record.file_type, record.checksum).get()
+    raise BadFile(
+        f"The same content was accepted before: {first.file_name}, received {first.received_at:%Y-%m-%d %H:%M}, "
+        f"batch {first.batch_id}."
+    )
 
 
 def _insert(record: BatchFile, batch: Batch, order: _Order, faults: Faults) -> None:

@@ -111,6 +111,17 @@ class DuplicateTests:
         )
         assert lines(receive("x")) == [1, 2]
 
+    @pytest.mark.rule("FXR-8")
+    def test_a_function_that_fails_refuses_the_file(self):
+        """It is part of the checker."""
+        register(unique_by=lambda input: input["none"])
+        assert receive(payments("a")).reason == "unique_by failed: KeyError: 'none'"
+
+    def test_a_function_may_make_what_is_no_text(self):
+        """A key is never stored as it is."""
+        register(unique_by=lambda input: f"\ud800{input['reference']}")
+        assert lines(receive(payments("a", "b", "a"))) == [2, 3]
+
     def test_a_row_that_has_no_fields_refuses_the_file(self):
         """That is a mistake of the checker."""
         register_checker(lambda file, *others: [BatchInput(1, "a")], unique_by="reference")

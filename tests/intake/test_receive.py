@@ -193,6 +193,11 @@ class AcceptTests:
         ]
         assert list(BatchRow.objects.values_list("line", "input")) == [(3, {})]
 
+    def test_a_reason_need_not_be_a_text(self):
+        """Whatever the checker gives is written; what a spreadsheet would compute is made harmless."""
+        register(lambda *arguments: [BatchInput(1, {}), FaultyLine(2, ValueError("x")), FaultyLine(3, "=1+1 \ud800")])
+        assert read(receive("\ud800").error_object_id) == b"line,reason\n2,x\n3,'=1+1 \\ud800\n"
+
 
 class RejectTests:
     @pytest.mark.rule("FXR-4")
@@ -442,6 +447,16 @@ class LimitTests:
         assert BatchFile.objects.get().processed_at is not None
 
     @pytest.mark.rule("FXR-14")
+    def test_refuses_a_stored_object_that_is_too_large(self, settings, storage):
+        """What is there already is kept, among the failed."""
+        register(lambda file, file_name, context: pytest.fail("called"))
+        settings.ALYA = {"FILE_BYTES_MAX": 10}
+        (storage / "in.csv").write_bytes(CONTENT)
+        receipt = receive(None, stored="in.csv")
+        assert receipt.reason == "The file is larger than 10 bytes, the limit."
+        assert read(receipt.object_id) == CONTENT
+
+    @pytest.mark.rule("FXR-14")
     def test_refuses_a_file_of_too_many_lines(self, settings):
         """Faulty ones count, so that nothing goes on for ever."""
         settings.ALYA = {"BATCH_ROWS_MAX": 2}
@@ -572,6 +587,17 @@ class CrashTests:
         assert nothing_submitted()
         receipt = receive(None, stored=record.object_id)
         assert (receipt.file_id, receipt.accepted) == (record.pk, True)
+
+    @pytest.mark.rule("FXR-3")
+    def test_an_object_that_may_be_half_a_file_is_not_taken_for_one(self, storage):
+        """A process that died while it stored leaves a record without checksum: the file must be given again."""
+        register()
+        (storage / "half.csv").write_bytes(CONTENT[:20])
+        BatchFile.objects.create(object_id="half.csv", file_name="a", file_type="txn", content_type="text/csv")
+        with pytest.raises(InvalidInput) as caught:
+            receive(None, stored="half.csv")
+        assert str(caught.value) == ("stored: is the name of an object that was not stored as a whole: give the file.")
+        assert nothing_submitted()
 
     def test_a_storage_that_fails_while_it_is_read_refuses_no_file(self, use_storage):
         """Whatever the checker makes of it, the fault is not the file's."""
