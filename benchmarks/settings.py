@@ -8,7 +8,7 @@ import dj_database_url
 ALYA = json.loads(os.environ.get("ALYA", "{}"))
 SECRET_KEY = "benchmarks need no secret"
 USE_TZ = True
-INSTALLED_APPS = ["alya_django", "benchmarks"]
+INSTALLED_APPS = ["alya_django", "benchmarks", *json.loads(os.environ.get("BENCHMARKS_APPS", "[]"))]
 DATABASES = {"default": dj_database_url.config()}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
