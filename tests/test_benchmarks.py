@@ -77,6 +77,12 @@ class BenchmarkTests:
         assert (figures["lost"], figures["doubled"], figures["stuck"]) == (0, 0, 0)
         assert figures["kills"] == 3
 
+    @pytest.mark.rule("ATM-2", "ATM-5")
+    def test_money_moves_once(self) -> None:
+        """A few transfers and a kill: the books reconcile."""
+        figures = run_for_figures("ledger", "--transfers", "300", "--accounts", "20", "--kills", "1")
+        assert (figures["discrepancies"], figures["missing"], figures["failed"]) == (0, 0, 0)
+
     def test_recovery_ends_in_a_line_of_json(self) -> None:
         """Both kinds of death are measured."""
         figures = run_for_figures("recovery", "--rounds", "1", "--heartbeat", "0.2")
