@@ -80,7 +80,7 @@ class BenchmarkTests:
     @pytest.mark.rule("ATM-2", "ATM-5")
     def test_money_moves_once(self) -> None:
         """A few transfers and a kill: the books reconcile."""
-        figures = run_for_figures("ledger", "--transfers", "300", "--accounts", "20", "--kills", "1")
+        figures = run_for_figures("ledger", "--transfers", "100", "--accounts", "20", "--kills", "1")
         assert (figures["discrepancies"], figures["missing"], figures["failed"]) == (0, 0, 0)
 
     def test_recovery_ends_in_a_line_of_json(self) -> None:
