@@ -120,6 +120,21 @@ def delete(names: Iterable[str]) -> None:
             logger.warning("The object %s could not be deleted.", name, exc_info=True)
 
 
+def remove(names: Iterable[str]) -> int:
+    """Delete objects and return how many; raise what the storage raises. One that is gone already is no fault."""
+    removed = 0
+    for name in names:
+        storage().delete(name)
+        removed += 1
+    return removed
+
+
+def delete_folder(batch_id: UUID) -> None:
+    """Delete what all attempts to finish a batch have left, and where they lay."""
+    _delete_attempts(batch_id, lambda name: True)
+    delete([_folder(batch_id)])
+
+
 def delete_attempt(batch_id: UUID, attempt: UUID) -> None:
     """Delete what one attempt to finish a batch stored, whole files and halves."""
     _delete_attempts(batch_id, lambda name: name == attempt.hex)

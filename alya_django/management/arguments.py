@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from datetime import timedelta
 
 from alya_django.status import Kind
 
 KINDS = {"batch": Kind.BATCH, "slow-query": Kind.SLOW_QUERY}
 LINES_MAX = 100_000
+UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 def count(text: str) -> int:
@@ -15,6 +17,17 @@ def count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise ArgumentTypeError(f"{text!r} is no whole number above 0.")
     return int(text)
+
+
+def age(text: str) -> timedelta:
+    """Return how long a text such as 90d, 12h or 4w is."""
+    number, unit = text[:-1], text[-1:]
+    if not number.isdecimal() or unit not in UNITS:
+        raise ArgumentTypeError(f"{text!r} is no age: it is a whole number and h, d or w, such as 90d.")
+    try:
+        return timedelta(**{UNITS[unit]: int(number)})
+    except OverflowError:
+        raise ArgumentTypeError(f"{text!r} is longer than there are days.") from None
 
 
 def lines(text: str) -> set[int]:
