@@ -8,7 +8,7 @@ from django.db import IntegrityError, models, transaction
 from django.db.models.functions import Now
 
 from alya_django import ErrorMessage, Status, batches, register_batch_processor, slow_queries
-from alya_django.models import Batch, BatchErrors, BatchFile, BatchProgress, BatchRow, Worker
+from alya_django.models import Batch, BatchErrors, BatchFile, BatchProgress, BatchRow, BusinessKey, Worker
 from alya_django.status import FINAL, PENDING, Kind
 from alya_django.testing import drain
 from tests.invariants import check_invariants
@@ -219,6 +219,7 @@ class NameTests:
         assert str(BatchErrors(batch=batch, counts={"odd": 2})) == f"{batch.pk}: {{'odd': 2}}"
         assert str(Worker(name="host-1")) == "host-1"
         assert str(BatchFile(file_name="in.csv")) == "in.csv"
+        assert str(BusinessKey(batch_id=batch.pk, line=7)) == f"{batch.pk}/7"
 
 
 class ForeignKeyTests:

@@ -213,9 +213,7 @@ class Supervisor:
         sys.stderr.flush()
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
         try:
-            pid = os.fork()
-            if pid == 0:
-                self._be_child(watch)
+            pid = os.fork() or self._be_child(watch)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
         return Child(pid, watch)
