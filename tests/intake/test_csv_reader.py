@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 from typing import Any
 
 import pytest
@@ -144,20 +145,18 @@ class FaultTests:
     @pytest.mark.parametrize(
         ("content", "reason"),
         [
-            ("a\nb\n".encode("utf-16") + b"\x00", "In line 3 or after it: this is no utf-16: truncated data."),
-            (
-                "a\nb\n".encode("utf-16-le"),
-                "In line 1 or after it: this is no utf-16: UTF-16 stream does not start with BOM.",
-            ),
+            ("a\nb\n".encode("utf-16") + b"\x00", "In line 3 or after it: this is no utf-16: truncated data"),
+            ("a\nb\n".encode("utf-16-le"), "In line 1 or after it: this is no utf-16: does not start with BOM"),
             (
                 b"\xff\xfea\x00\n\x00\x00\xd8a\x00",
-                "In line 1 or after it: this is no utf-16: illegal UTF-16 surrogate.",
+                "In line 1 or after it: this is no utf-16: illegal UTF-16 surrogate",
             ),
         ],
     )
     def test_refuses_what_is_no_text_where_lines_cannot_be_told(self, content, reason):
         """In UTF-16 what follows a fault may be anything, and text is decoded piece by piece."""
-        assert refused(content, encoding="utf-16") == reason
+        # Each Python names the stream in its own way.
+        assert re.sub(r"(UTF-16 s|S)tream ", "", refused(content, encoding="utf-16")) == f"{reason}."
 
     @pytest.mark.rule("FXR-12")
     @pytest.mark.parametrize("end", ["", "\n"])
