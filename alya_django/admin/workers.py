@@ -79,7 +79,7 @@ class WorkerAdmin(ReadOnlyAdmin[Worker]):
     change_list_mixin = WorkerListMixin
     ordering = ("id",)
     list_per_page = 25
-    list_display = ("name", "state", "holds", "speed", "beat", "release", "served", "since")
+    list_display = ("name", "state", "holds", "speed", "beat", "release", "served")
     fields = ("name", "state", "holds", "speed", "beat", "release", "served", "since", "host", "pid")
     readonly_fields = ("state", "holds", "speed", "beat", "release", "served", "since")
 
