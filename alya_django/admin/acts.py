@@ -19,7 +19,7 @@ from alya_django import batches, slow_queries
 from alya_django.admin import audit, figures, permissions
 from alya_django.admin.words import number
 from alya_django.exceptions import InvalidInput, InvalidState, NotFound
-from alya_django.models import Batch, database
+from alya_django.models import Batch, BatchRow, database
 from alya_django.status import Kind, Status
 from alya_django.validation import check_id
 
@@ -73,11 +73,32 @@ def allowed(model_admin: BatchAdmin, request: HttpRequest, batch: Batch) -> list
     return [act for act in ACTS if not act.obstacle(batch) and _may(model_admin, request, act, batch)]
 
 
-def answer_one(model_admin: BatchAdmin, request: HttpRequest, act: Act, batch: Batch) -> HttpResponse:
-    """Answer from the page of one batch: ask before, and lead back after."""
+def retry_line(line: int) -> Act:
+    """Return the act that repeats one line of a batch."""
+    return Act(
+        RETRY.name,
+        RETRY.permission,
+        gettext_lazy("Retry this line"),
+        gettext_lazy("Retry this line?"),
+        lambda batch: _retry_line_obstacle(batch, line),
+        lambda batch: _retry_line_effect(line),
+        lambda batch: _retry(batch, [line]),
+    )
+
+
+def is_allowed(model_admin: BatchAdmin, request: HttpRequest, act: Act, batch: Batch) -> bool:
+    """Tell whether a person may do something to a batch, and it can be done."""
+    return _may(model_admin, request, act, batch) and not act.obstacle(batch)
+
+
+def answer_one(
+    model_admin: BatchAdmin, request: HttpRequest, act: Act, batch: Batch, *, back: str = ""
+) -> HttpResponse:
+    """Answer from the page of one batch, or of something in it: ask before, and lead back after."""
     if not _may(model_admin, request, act, batch):
         raise PermissionDenied
-    return _answer(model_admin, request, act, [batch]) or HttpResponseRedirect(model_admin.page_of(batch.pk))
+    back = back or model_admin.page_of(batch.pk)
+    return _answer(model_admin, request, act, [batch], back) or HttpResponseRedirect(back)
 
 
 def answer_many(model_admin: BatchAdmin, request: HttpRequest, act: Act) -> HttpResponse | None:
@@ -90,7 +111,7 @@ def answer_many(model_admin: BatchAdmin, request: HttpRequest, act: Act) -> Http
     chosen = list(model_admin.get_queryset(request).filter(pk__in=ids))
     if not all(_may(model_admin, request, act, batch) for batch in chosen):
         raise PermissionDenied
-    return _answer(model_admin, request, act, chosen)
+    return _answer(model_admin, request, act, chosen, request.get_full_path())
 
 
 def _may(model_admin: BatchAdmin, request: HttpRequest, act: Act, batch: Batch) -> bool:
@@ -98,18 +119,20 @@ def _may(model_admin: BatchAdmin, request: HttpRequest, act: Act, batch: Batch) 
     return may
 
 
-def _answer(model_admin: BatchAdmin, request: HttpRequest, act: Act, chosen: list[Batch]) -> HttpResponse | None:
+def _answer(
+    model_admin: BatchAdmin, request: HttpRequest, act: Act, chosen: list[Batch], back: str
+) -> HttpResponse | None:
     is_confirmed = request.method == "POST" and CONFIRMED in request.POST
     form = ReasonForm(request.POST if is_confirmed else None, needs_reason=act.needs_reason)
     if not is_confirmed or not form.is_valid():
-        return _ask(model_admin, request, act, chosen, form)
+        return _ask(model_admin, request, act, chosen, form, back)
     for batch in chosen:
         _carry_out(request, act, batch, form.cleaned_data["reason"])
     return None
 
 
 def _ask(
-    model_admin: BatchAdmin, request: HttpRequest, act: Act, chosen: list[Batch], form: ReasonForm
+    model_admin: BatchAdmin, request: HttpRequest, act: Act, chosen: list[Batch], form: ReasonForm, back: str
 ) -> TemplateResponse:
     """Return the page that says what will happen."""
     obstacles = {batch.pk: act.obstacle(batch) for batch in chosen}
@@ -126,7 +149,7 @@ def _ask(
         "checkbox_name": ACTION_CHECKBOX_NAME,
         "action": request.POST.get("action"),
         "confirmed_name": CONFIRMED,
-        "back": model_admin.page_of(chosen[0].pk) if "action" not in request.POST else request.get_full_path(),
+        "back": back,
     }
     request.current_app = model_admin.admin_site.name
     return TemplateResponse(request, "alya_django/confirm.html", context)
@@ -147,6 +170,9 @@ def _carry_out(request: HttpRequest, act: Act, batch: Batch, reason: str) -> Non
     except InvalidState as refusal:
         text = _("%(batch)s: nothing was done, its state is %(state)s by now.")
         messages.warning(request, text % {"batch": batch, "state": Status(refusal.status).label})
+    except InvalidInput:
+        # The line of a retry: another one has taken it since the page asked.
+        messages.warning(request, _("%(batch)s: nothing was done, another retry has the line.") % {"batch": batch})
     except NotFound:
         messages.warning(request, _("%(batch)s is there no more.") % {"batch": batch})
     figures.forget(batch.pk)
@@ -226,8 +252,21 @@ def _retry_effect(batch: Batch) -> str:
     return f"{effect} {_('Lines that another retry has in hand, or has brought to success, are left out.')}"
 
 
-def _retry(batch: Batch) -> str:
-    child = batches.retry(batch.pk)
+def _retry_line_obstacle(batch: Batch, line: int) -> str:
+    obstacle = _retry_obstacle(batch)
+    if obstacle:
+        return obstacle
+    can_be = BatchRow.objects.to_retry(batch).filter(line=line).order_by("line").values_list("line")[:1]
+    return "" if can_be else _("It has not failed, or another retry has it in hand or has brought it to success.")
+
+
+def _retry_line_effect(line: int) -> str:
+    effect = _("A child batch with line %(line)s alone will be submitted, and starts at once.")
+    return effect % {"line": number(line)}
+
+
+def _retry(batch: Batch, lines: list[int] | None = None) -> str:
+    child = batches.retry(batch.pk, lines=lines)
     nrows = Batch.objects.primary().get(pk=child).nrows
     text = ngettext("Retried %(count)s row in batch %(id)s.", "Retried %(count)s rows in batch %(id)s.", nrows)
     return text % {"count": number(nrows), "id": child}

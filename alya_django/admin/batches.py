@@ -133,7 +133,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
             path(route, self.admin_site.admin_view(view), name=f"alya_django_batch_{name}")
             for route, name, view in pages
         ]
-        return [*own, *lines.urls(self), *super().get_urls()]
+        return [*lines.urls(self), *own, *super().get_urls()]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Batch | None:
         batch = super().get_object(request, object_id, from_field)

@@ -7,27 +7,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.contrib.admin import ModelAdmin
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
-from alya_django.admin import masking, permissions, words
+from alya_django.admin import acts, masking, permissions, words
 from alya_django.models import Batch, BatchRow
 from alya_django.status import Kind, Status
+
+if TYPE_CHECKING:
+    from alya_django.admin.batches import BatchAdmin
 
 VIEW_ROWS = "view_batchrow"
 CHILDREN_MAX = 20
 GENERATIONS_MAX = 3
-
-if TYPE_CHECKING:
-    BatchPages = ModelAdmin[Batch]
-else:
-    BatchPages = ModelAdmin
 
 
 @dataclass(frozen=True)
@@ -49,12 +46,16 @@ class Sequel:
     address: str
 
 
-def urls(pages: BatchPages) -> list[URLPattern]:
+def urls(pages: BatchAdmin) -> list[URLPattern]:
     """Return the addresses of lines, below those of batches."""
     wrap = pages.admin_site.admin_view
 
     def show(request: HttpRequest, batch_id: UUID, line: int) -> HttpResponse:
         return _show(pages, request, _find_batch(request, batch_id), line)
+
+    def retry(request: HttpRequest, batch_id: UUID, line: int) -> HttpResponse:
+        batch, back = _find_batch(request, batch_id), _page_of(pages, batch_id, line)
+        return acts.answer_one(pages, request, acts.retry_line(line), batch, back=back)
 
     def find(request: HttpRequest, batch_id: UUID) -> HttpResponse:
         return _lead(pages, request, _find_batch(request, batch_id))
@@ -62,6 +63,11 @@ def urls(pages: BatchPages) -> list[URLPattern]:
     return [
         path("<uuid:batch_id>/line/", wrap(require_safe(find)), name="alya_django_batch_find_line"),
         path("<uuid:batch_id>/line/<int:line>/", wrap(require_safe(show)), name="alya_django_batch_line"),
+        path(
+            "<uuid:batch_id>/line/<int:line>/retry/",
+            wrap(require_http_methods(["GET", "POST"])(retry)),
+            name="alya_django_batch_retry_line",
+        ),
     ]
 
 
@@ -75,7 +81,7 @@ def _find_batch(request: HttpRequest, batch_id: UUID) -> Batch:
     return batch
 
 
-def _lead(pages: BatchPages, request: HttpRequest, batch: Batch) -> HttpResponse:
+def _lead(pages: BatchAdmin, request: HttpRequest, batch: Batch) -> HttpResponse:
     """Lead from the number of a line to its page."""
     line = request.GET.get("line", "").strip()
     if not (line.isascii() and line.isdecimal()):
@@ -83,7 +89,7 @@ def _lead(pages: BatchPages, request: HttpRequest, batch: Batch) -> HttpResponse
     return HttpResponseRedirect(_page_of(pages, batch.pk, int(line)) if len(line) < 20 else f"?line={line[:10]}")
 
 
-def _show(pages: BatchPages, request: HttpRequest, batch: Batch, line: int) -> HttpResponse:
+def _show(pages: BatchAdmin, request: HttpRequest, batch: Batch, line: int) -> HttpResponse:
     rows = BatchRow.objects.filter(batch=batch.pk)
     row = rows.filter(line=line).first()
     if row is None:
@@ -96,6 +102,7 @@ def _show(pages: BatchPages, request: HttpRequest, batch: Batch, line: int) -> H
         row=row,
         title=_title(batch, line),
         badge=words.row_badge(row),
+        may_retry=acts.is_allowed(pages, request, acts.retry_line(line), batch),
         events=list(_events(row)),
         messages_of_row=list(_messages(request, batch, row)),
         payloads={name: words.json_text(value) for name, value in payloads.items()},
@@ -109,7 +116,7 @@ def _show(pages: BatchPages, request: HttpRequest, batch: Batch, line: int) -> H
     )
 
 
-def _missing(pages: BatchPages, request: HttpRequest, batch: Batch, line: str) -> HttpResponse:
+def _missing(pages: BatchAdmin, request: HttpRequest, batch: Batch, line: str) -> HttpResponse:
     """Say that a batch has no such line, and which it has."""
     in_order = BatchRow.objects.filter(batch=batch.pk).order_by("line").values_list("line", flat=True)
     ends = [*in_order[:1], *in_order.reverse()[:1]]
@@ -124,7 +131,7 @@ def _missing(pages: BatchPages, request: HttpRequest, batch: Batch, line: str) -
     return response
 
 
-def _render(pages: BatchPages, request: HttpRequest, batch: Batch, **context: Any) -> TemplateResponse:
+def _render(pages: BatchAdmin, request: HttpRequest, batch: Batch, **context: Any) -> TemplateResponse:
     request.current_app = pages.admin_site.name
     return TemplateResponse(
         request,
@@ -185,7 +192,7 @@ def _failed_neighbours(rows: QuerySet[BatchRow], line: int) -> list[tuple[str, i
     ]
 
 
-def _sequels(pages: BatchPages, request: HttpRequest, batch: Batch, line: int) -> Iterator[Sequel]:
+def _sequels(pages: BatchAdmin, request: HttpRequest, batch: Batch, line: int) -> Iterator[Sequel]:
     """Yield what became of a line in the retries of its batch, and in theirs, the latest first."""
     family: dict[UUID, Batch] = {}
     parents = [batch.pk] if batch.kind == Kind.BATCH else []
@@ -204,5 +211,5 @@ def _sequels(pages: BatchPages, request: HttpRequest, batch: Batch, line: int) -
                 yield Sequel(child, words.row_badge(rows[child.pk]), _page_of(pages, child.pk, line))
 
 
-def _page_of(pages: BatchPages, batch_id: UUID, line: int) -> str:
+def _page_of(pages: BatchAdmin, batch_id: UUID, line: int) -> str:
     return reverse("admin:alya_django_batch_line", args=(batch_id, line), current_app=pages.admin_site.name)

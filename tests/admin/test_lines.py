@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -32,6 +33,7 @@ from tests.processors import broken
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
 QUERIES_MAX = 12
+CONFIRM = {"confirmed": "yes", "reason": "asked by phone"}
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
@@ -226,6 +228,48 @@ class SequelTests:
 
 def only_bank(request: Any) -> list[str]:
     return ["bank"]
+
+
+class RetryLineTests:
+    @pytest.mark.rule("ADM-46")
+    def test_asks_and_then_retries_the_line_alone(self, admin_client: Client, ended: UUID) -> None:
+        """The answer makes a child batch of the line, is logged with its reason, and leads back."""
+        address = links(admin_client.get(line_of(ended, 3)))["Retry this line…"]
+        asked = admin_client.get(address)
+        assert "A child batch with line 3 alone will be submitted, and starts at once." in text(asked)
+        assert links(asked)["No, take me back"] == line_of(ended, 3)
+        assert batches.children(ended) == []
+        response = admin_client.post(address, CONFIRM)
+        assert response.url == line_of(ended, 3)
+        (child,) = batches.children(ended)
+        assert list(BatchRow.objects.filter(batch=child).values_list("line", flat=True)) == [3]
+        entry = LogEntry.objects.get()
+        assert entry.get_change_message() == f"Retried 1 row in batch {child}. (asked by phone)"
+        assert "Retry this line…" not in links(admin_client.get(line_of(ended, 3)))
+
+    @pytest.mark.rule("ADM-46")
+    def test_does_not_retry_what_cannot_be(self, admin_client: Client, ended: UUID) -> None:
+        """A line that has succeeded, that another retry has, or that is not there, is left, and the page says so."""
+        batches.retry(ended, lines=[3])
+        for line in (2, 3, 77, 10**30):
+            assert "Retry this line…" not in links(admin_client.get(line_of(ended, min(line, 3))))
+            asked = admin_client.get(f"{line_of(ended, line)}retry/")
+            assert "It has not failed, or another retry has it in hand or has brought it to success." in text(asked)
+            assert admin_client.post(f"{line_of(ended, line)}retry/", CONFIRM).status_code == 302
+        assert len(batches.children(ended)) == 1
+
+    def test_says_that_a_batch_has_not_ended(self, admin_client: Client) -> None:
+        """Rows of a batch that goes on are not retried."""
+        assert "It has not ended." in text(admin_client.get(f"{line_of(submit())}retry/"))
+
+    @pytest.mark.rule("ADM-1", "ADM-46")
+    @pytest.mark.parametrize("method", ["get", "post"])
+    def test_takes_the_permission_to_retry(self, method: str, ended: UUID, staff_client: Any) -> None:
+        """Whoever may only look is neither offered it nor let through."""
+        client = staff_client("view_batch", "view_batchrow")
+        assert "Retry this line…" not in links(client.get(line_of(ended, 3)))
+        assert getattr(client, method)(f"{line_of(ended, 3)}retry/", CONFIRM).status_code == 403
+        assert batches.children(ended) == []
 
 
 class PayloadTests:
