@@ -7,6 +7,7 @@ PORT ?= 8000
 TEST_PROCESSES ?= 4
 BIN := $(VENV)/bin
 PGBOUNCER := /usr/sbin/pgbouncer
+CHROMIUM := /usr/bin/chromium
 
 .PHONY: help env demo test lint docs bench serve dist smoke clean
 
@@ -35,12 +36,17 @@ $(PGBOUNCER):
 	@command -v pgbouncer || { test "$$(id -u)" = 0 && command -v apt-get && apt-get update -q \
 		&& DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends pgbouncer; } || true
 
+# The browser that the pages are tried in. Playwright's own would do, but is not to be had everywhere.
+$(CHROMIUM):
+	@command -v chromium chromium-browser google-chrome || { test "$$(id -u)" = 0 && command -v apt-get && apt-get update -q \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; } || true
+
 demo: env
 	$(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python manage.py demo
 
 test: SHARED = --numprocesses $(TEST_PROCESSES) --dist loadgroup
-test: env $(PGBOUNCER)
+test: env $(PGBOUNCER) $(CHROMIUM)
 	$(BIN)/coverage erase
 	$(BIN)/python -m pytest $(SHARED) --cov --cov-report=
 	ALYA_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(SHARED) -m sqlite --cov --cov-append --cov-report=

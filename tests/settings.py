@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import django
+
 VAR_DIR = Path(tempfile.mkdtemp(prefix="alya-tests-"))
 atexit.register(shutil.rmtree, VAR_DIR, ignore_errors=True)
 
@@ -18,11 +20,15 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.messages",
     "django.contrib.sessions",
+    "django.contrib.staticfiles",
     "alya_django",
     "example_project.bank",
     "example_project.flights",
 ]
+# A browser enforces on the pages what a strict project asks for.
+SECURE_CSP = {"default-src": ["'self'"]}
 MIDDLEWARE = [
+    "django.middleware.csp.ContentSecurityPolicyMiddleware" if django.VERSION >= (6,) else "tests.policy.enforce",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -40,6 +46,7 @@ TEMPLATES = [
         },
     }
 ]
+STATIC_URL = "static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STORAGES = {
     "default": {

@@ -63,18 +63,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
     app_field = "app"
     ordering = ("-requested_at", "id")
     list_per_page = 25
-    list_display = (
-        "name",
-        "app_and_op",
-        "kind",
-        "state",
-        "progress",
-        "failed",
-        "pace",
-        "requested",
-        "duration",
-        "requested_by",
-    )
+    list_display = ("name", "app_and_op", "state", "failed", "pace", "requested", "requested_by")
     list_filter = FILTERS
     search_fields = ("id",)
     search_help_text = _("An id or its beginning, or the beginning of an input file's name.")
@@ -194,16 +183,14 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
 
     @admin.display(description=_("app / op"))
     def app_and_op(self, batch: Batch) -> str:
-        return f"{batch.app} / {batch.op}"
+        kind = batch.get_kind_display()
+        return format_html('{} / {}<br><span class="alya-figures">{}</span>', batch.app, batch.op, kind)
 
     @admin.display(description=_("state"))
     def state(self, batch: Any) -> str:
-        return live.badge(batch.figures)
-
-    @admin.display(description=_("progress"))
-    def progress(self, batch: Any) -> str:
         share, amount = (live.text(batch.figures, name) for name in ("share", "amount"))
-        return format_html('{}<br><span class="alya-figures">{}, {}</span>', live.bar(batch.figures), share, amount)
+        form = '{}<br>{}<br><span class="alya-figures">{}, {}</span>'
+        return format_html(form, live.badge(batch.figures), live.bar(batch.figures), share, amount)
 
     @admin.display(description=_("failed"))
     def failed(self, batch: Any) -> str:
@@ -215,12 +202,11 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
 
     @admin.display(description=_("pace"))
     def pace(self, batch: Any) -> str:
+        """Show how fast a batch goes, or how long it took."""
+        if batch.done_at:
+            return figure_words.duration(batch.started_at, batch.done_at)
         rate, left = (live.text(batch.figures, name) for name in ("rate", "time-left"))
         return format_html("{}<br>{}", rate, left)
-
-    @admin.display(description=_("duration"))
-    def duration(self, batch: Batch) -> str:
-        return figure_words.duration(batch.started_at, batch.done_at) or words.NOTHING
 
     # The page of one.
 
