@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from django.apps import AppConfig
@@ -15,6 +16,8 @@ from django.utils.module_loading import import_string
 from alya_django import outputs, s3_streams
 from alya_django.conf import DEFAULTS, settings
 from alya_django.db import VENDORS
+from alya_django.exceptions import InvalidInput
+from alya_django.intake.watch import configured_mappings
 from alya_django.models import Batch, database
 
 READ_COMMITTED = "read committed"
@@ -34,6 +37,8 @@ LEAST: dict[str, float] = {
     "RECORD_CHARS_MAX": 1,
     "XLSX_BYTES_MAX": 1,
     "XLSX_CELLS_MAX": 1,
+    "WATCH_SECONDS": 0.1,
+    "WATCH_AGE_SECONDS": 0,
     "MAX_ATTEMPTS": 1,
     "RETRY_SECONDS": 0,
     "TIME_LIMIT_SECONDS": 0.1,
@@ -45,6 +50,8 @@ LEAST: dict[str, float] = {
 """The least value of each setting that is a number."""
 CALLABLES = frozenset({"ADMIN_SCOPE", "MASK_WITH"})
 """The settings that name something of the project to call."""
+WATCHED = frozenset({"WATCH_DIRECTORIES", "WATCH_TYPES"})
+"""The settings that say what ``alya_watch`` looks at."""
 
 
 def register_checks() -> None:
@@ -68,7 +75,7 @@ def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
                 id="alya_django.E009",
             )
         ]
-    found = [*_unknown_keys(given), *_wrong_values(given), *_wrong_callables(given)]
+    found = [*_unknown_keys(given), *_wrong_values(given), *_wrong_callables(given), *_wrong_watch()]
     return found or list(_short_lives())
 
 
@@ -161,7 +168,7 @@ def _unknown_keys(given: dict[str, Any]) -> Iterator[CheckMessage]:
 
 
 def _wrong_values(given: dict[str, Any]) -> Iterator[CheckMessage]:
-    for key in sorted((given.keys() & DEFAULTS.keys()) - CALLABLES):
+    for key in sorted((given.keys() & DEFAULTS.keys()) - CALLABLES - WATCHED):
         value, default = given[key], DEFAULTS[key]
         if isinstance(default, str):
             is_right, wanted = isinstance(value, str), "a string"
@@ -194,6 +201,20 @@ def _wrong_callables(given: dict[str, Any]) -> Iterator[CheckMessage]:
                 hint='Name a function of the project as "package.module.function", or leave it at None.',
                 id="alya_django.E010",
             )
+
+
+def _wrong_watch() -> Iterator[CheckMessage]:
+    directories = settings.WATCH_DIRECTORIES
+    if not isinstance(directories, list | tuple) or not all(isinstance(entry, str | Path) for entry in directories):
+        yield _wrong_watched(f"ALYA['WATCH_DIRECTORIES'] is {directories!r}.", "a list of directories")
+    try:
+        configured_mappings()
+    except InvalidInput as error:
+        yield _wrong_watched(f"{error}", 'a list of objects such as {"pattern": "TXN*.csv", "type": "payments"}')
+
+
+def _wrong_watched(text: str, wanted: str) -> CheckMessage:
+    return Error(text, hint=f"It must be {wanted}; the default is empty.", id="alya_django.E011")
 
 
 def _fault_of_callable(path: Any) -> str:

@@ -218,10 +218,7 @@ def _answer(query: Batch) -> QueryAnswer:
     """Return what a slow query has answered, as the database has it."""
     if not Status(query.status).is_final:
         return QueryAnswer(status=Status(query.status))
-    row = BatchRow.objects.primary().filter(batch=query.id).first()
-    if row is None:
-        raise NotFound(f"There is no slow query {query.id}.")
-    outcome = row.outcome()
+    outcome = BatchRow.objects.primary().get(batch=query.id).outcome()
     return QueryAnswer(
         status=Status(query.status),
         result=outcome.result,

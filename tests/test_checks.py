@@ -25,7 +25,7 @@ class SettingsTests:
     def test_every_number_has_a_least_value(self) -> None:
         """No number is left out of the check."""
         numbers = {key for key, value in DEFAULTS.items() if not isinstance(value, str | bool)}
-        assert numbers - checks.CALLABLES - {"MASK_KEYS"} == set(checks.LEAST)
+        assert numbers - checks.CALLABLES - checks.WATCHED - {"MASK_KEYS"} == set(checks.LEAST)
 
     def test_e001_an_unknown_key_with_one_like_it(self, settings) -> None:
         """A slip of the pen is answered by what was meant."""
@@ -94,6 +94,27 @@ class SettingsTests:
         """What can be imported and called is not complained of."""
         settings.ALYA = {"ADMIN_SCOPE": "tests.admin.test_permissions.only_bank", "MASK_KEYS": ["pin"]}
         assert checks.check_settings() == []
+
+    @pytest.mark.rule("INF-8")
+    @pytest.mark.parametrize(
+        ("key", "value", "told", "wanted"),
+        [
+            ("WATCH_DIRECTORIES", "/in", " is '/in'.", "a list of directories"),
+            ("WATCH_DIRECTORIES", [1], " is [1].", "a list of directories"),
+            ("WATCH_TYPES", {}, " is {}.", 'a list of objects such as {"pattern": "TXN*.csv", "type": "payments"}'),
+            ("WATCH_TYPES", [1], " has 1.", 'a list of objects such as {"pattern": "TXN*.csv", "type": "payments"}'),
+            (
+                *("WATCH_TYPES", [{"pattern": "*", "type": 1}], " has {'pattern': '*', 'type': 1}."),
+                'a list of objects such as {"pattern": "TXN*.csv", "type": "payments"}',
+            ),
+        ],
+    )
+    def test_e011_what_cannot_be_watched(self, settings, key, value, told, wanted) -> None:
+        """The settings of ``alya_watch`` have a form of their own; whether a directory is there it asks itself."""
+        settings.ALYA = {key: value}
+        (error,) = checks.check_settings()
+        assert (error.msg, error.id) == (f"ALYA[{key!r}]{told}", "alya_django.E011")
+        assert error.hint == f"It must be {wanted}; the default is empty."
 
     def test_e009_no_dict(self, settings) -> None:
         """ALYA itself may be wrong."""

@@ -51,7 +51,7 @@ class PackagingTests:
     def test_the_hard_dependencies_are_two(self, project) -> None:
         """All else is an extra."""
         assert [re.split(r"[><=]", dependency)[0] for dependency in project["dependencies"]] == ["Django", "psycopg"]
-        assert set(project["optional-dependencies"]) == {"cli", "redis", "s3", "xlsx"}
+        assert set(project["optional-dependencies"]) == {"cli", "redis", "s3", "xlsx", "watch"}
 
     def test_the_version_is_one(self, project) -> None:
         """The package and its metadata agree."""

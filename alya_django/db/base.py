@@ -198,7 +198,7 @@ class Database(ABC):
             try:
                 return call(argument)
             except BaseException:
-                self._drop_broken_connections()
+                self.drop_broken_connections()
                 raise
             finally:
                 if self.is_in_transaction(connection):
@@ -206,6 +206,12 @@ class Database(ABC):
                     raise TransactionLeftOpen("A transaction was left open; it was rolled back.")
 
         return call_in_savepoint if connection.in_atomic_block else call_and_look
+
+    def drop_broken_connections(self) -> None:
+        """Close the connections of this thread that an error has made unusable, as Django does between requests."""
+        for connection in connections.all(initialized_only=True):
+            if connection.errors_occurred and not connection.in_atomic_block:
+                connection.close_if_unusable_or_obsolete()
 
     def has_open_transaction(self) -> bool:
         """Return whether what is read now may never be committed."""
@@ -390,12 +396,6 @@ class Database(ABC):
         # A wrapper that was closed inside a transaction stays there; the next one knows nothing of it.
         del connections[self.alias]
         return self.connection
-
-    def _drop_broken_connections(self) -> None:
-        """Close the connections of this thread that an error has made unusable, as Django does between requests."""
-        for connection in connections.all(initialized_only=True):
-            if connection.errors_occurred and not connection.in_atomic_block:
-                connection.close_if_unusable_or_obsolete()
 
 
 def _counted(known: Mapping[str, int], errors: Mapping[str, int], is_kept: Callable[[str], bool]) -> dict[str, int]:

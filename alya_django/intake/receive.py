@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import mimetypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -50,6 +50,7 @@ def process(
     requested_by: str = "",
     unique_key: str | None = None,
     allow_duplicate: bool = False,
+    on_read: Callable[[int], None] | None = None,
 ) -> Receipt:
     """
     Check a file, keep it, and make a batch of its lines; or reject it, keep it too, and say why.
@@ -71,6 +72,7 @@ def process(
         unique_key: Where a file with this key was received already, that one is told of and nothing is stored: a call
             that may be repeated.
         allow_duplicate: Accept content that was accepted before for this type.
+        on_read: Called with how many bytes of the stored object the checker has got so far, packed as they are.
 
     Raises:
         NotFound: The type has no checker, or the storage no such object.
@@ -88,6 +90,7 @@ def process(
         requested_by=check_text(requested_by, "requested_by"),
         allow_duplicate=allow_duplicate,
         is_stored=stored is not None,
+        on_read=on_read,
     )
     name = make_storable(_check_name(file_name), TEXT_MAX)
     if (file is None) == (stored is None):
@@ -115,6 +118,7 @@ class _Order:
     requested_by: str
     allow_duplicate: bool
     is_stored: bool
+    on_read: Callable[[int], None] | None
 
 
 def _check_name(file_name: str) -> str:
@@ -254,7 +258,7 @@ def _insert(record: BatchFile, batch: Batch, order: _Order, faults: Faults) -> N
     context = json.loads(order.context)
     keys = BusinessKeys(order.checker, batch.id) if order.checker.unique_by else None
     totals = Totals(order.checker.totals)
-    with _opened(record.object_id) as file:
+    with _opened(record.object_id, order.on_read) as file:
         lines = rows(lambda: order.checker.check(file, record.file_name, context), faults, totals, keys)
         first = next(lines, None)
         if first is None:
@@ -307,10 +311,10 @@ def _reject(file_id: int, reason: str, faults: Faults) -> Receipt:
 
 
 @contextmanager
-def _opened(object_id: str) -> Iterator[BinaryIO]:
+def _opened(object_id: str, on_read: Callable[[int], None] | None) -> Iterator[BinaryIO]:
     """Open an object for a checker; what the storage fails to give is an error, not the fault of the file."""
     with outputs.open(object_id) as file:
-        source = _Source(file)
+        source = _Source(file, on_read)
         try:
             yield unpacked(io.BufferedReader(source, BUFFER_BYTES))
         except Exception:
@@ -329,9 +333,10 @@ def _content_type(file_name: str) -> str:
 class _Source(io.RawIOBase):
     """What is read of an object; ``failure`` is the storage's, whatever the checker makes of it."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, on_read: Callable[[int], None] | None) -> None:
         self.failure: Exception | None = None
         self._file = file
+        self._on_read = on_read
 
     def readable(self) -> bool:
         return True
@@ -354,4 +359,6 @@ class _Source(io.RawIOBase):
             self.failure = error
             raise
         buffer[: len(data)] = data
+        if self._on_read is not None:
+            self._on_read(self._file.tell())
         return len(data)

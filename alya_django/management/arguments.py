@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 from argparse import ArgumentTypeError
-from datetime import timedelta
+from typing import Any
 
+from alya_django.intake.watch import Mapping
 from alya_django.status import Kind
 
 KINDS = {"batch": Kind.BATCH, "slow-query": Kind.SLOW_QUERY}
 LINES_MAX = 100_000
-UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 def count(text: str) -> int:
@@ -19,15 +21,34 @@ def count(text: str) -> int:
     return int(text)
 
 
-def age(text: str) -> timedelta:
-    """Return how long a text such as 90d, 12h or 4w is."""
-    number, unit = text[:-1], text[-1:]
-    if not number.isdecimal() or unit not in UNITS:
-        raise ArgumentTypeError(f"{text!r} is no age: it is a whole number and h, d or w, such as 90d.")
+def seconds(text: str) -> float:
+    """Return a number of seconds, of at least 0."""
     try:
-        return timedelta(**{UNITS[unit]: int(number)})
-    except OverflowError:
-        raise ArgumentTypeError(f"{text!r} is longer than there are days.") from None
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ArgumentTypeError(f"{text!r} is no number of seconds.")
+    return value
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Return a JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is no JSON: {error}.") from None
+    if not isinstance(value, dict):
+        raise ArgumentTypeError(f"{text!r} is no JSON object.")
+    return value
+
+
+def mapping(text: str) -> Mapping:
+    """Return the mapping that a text such as TXN*.csv=payments gives."""
+    pattern, _, file_type = text.rpartition("=")
+    if not pattern or not file_type:
+        raise ArgumentTypeError(f"{text!r} is not PATTERN=TYPE.")
+    return Mapping(pattern, file_type)
 
 
 def lines(text: str) -> set[int]:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
+from dataclasses import asdict
 from datetime import datetime
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Prefetch
 from django.utils.timezone import localtime
 
+from alya_django.answers import Receipt
 from alya_django.exceptions import AlyaError, InvalidInput, NotFound
 from alya_django.management import arguments
+from alya_django.management.terminal import bar
 from alya_django.models import Batch, BatchProgress
 from alya_django.querysets import BatchQuerySet
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, check_id_prefix
 
 KIND_WORDS = {kind: word for word, kind in arguments.KINDS.items()}
-BAR = 30
 SHORT_ID = 8
 
 
@@ -38,7 +40,7 @@ class OperatorCommand(BaseCommand):
     """A command that prints words for people or, with ``--json``, an object for programs."""
 
     # Whether the project is sound was asked when the workers began.
-    requires_system_checks: list[str] = []  # noqa: RUF012 (Django's own type)
+    requires_system_checks: list[str] | Literal["__all__"] = []  # noqa: RUF012 (Django's own type)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="Print JSON, one object in a line.")
@@ -82,11 +84,7 @@ def find(text: str) -> Batch:
 
 def stored() -> BatchQuerySet:
     """Return all batches and slow queries, with their progress."""
-    return (
-        Batch.objects.primary()
-        .present()
-        .prefetch_related(Prefetch("progress", queryset=BatchProgress.objects.primary()))
-    )
+    return Batch.objects.primary().prefetch_related(Prefetch("progress", queryset=BatchProgress.objects.primary()))
 
 
 def as_json(batch: Batch) -> dict[str, JSON]:
@@ -115,6 +113,11 @@ def as_json(batch: Batch) -> dict[str, JSON]:
     }
 
 
+def receipt_as_json(receipt: Receipt) -> dict[str, JSON]:
+    """Return what became of a file as an object for programs."""
+    return {**asdict(receipt), "batch_id": str(receipt.batch_id) if receipt.batch_id else None}
+
+
 def as_line(batch: Batch) -> str:
     """Return a batch in one line of a list."""
     share = f"{_ended(batch) / max(batch.nrows, 1):4.0%}"
@@ -127,8 +130,7 @@ def as_progress(batch: Batch) -> str:
     """Return how far a batch has come, in one line."""
     ended, nfailed = _ended(batch), _counts(batch)["nfailed"]
     share = ended / max(batch.nrows, 1)
-    bar = f"[{'#' * round(share * BAR):<{BAR}}]"
-    return f"{bar} {share:6.1%}  {_state(batch)}  {ended:,} of {batch.nrows:,} rows, {nfailed:,} failed"
+    return f"{bar(share)}  {_state(batch)}  {ended:,} of {batch.nrows:,} rows, {nfailed:,} failed"
 
 
 def as_text(batch: Batch) -> str:

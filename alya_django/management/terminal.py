@@ -5,7 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import IO, Any
+
+BAR = 30
+PLAIN_WIDTH = 70
 
 
 @contextmanager
@@ -29,6 +33,42 @@ def live_text(stream: IO[Any], begin: str = "") -> Iterator[Callable[[str], None
         return
     with Live(Text(begin), console=console, auto_refresh=False, transient=True) as live:
         yield lambda text: live.update(Text(text), refresh=True)
+
+
+@contextmanager
+def bytes_bar(stream: IO[Any], total: int) -> Iterator[Callable[[str, int], None] | None]:
+    """
+    Show how far something has come in so many bytes, and yield what takes in a word for it and the bytes so far.
+
+    Without rich the line is a plain one. Where the stream is no terminal nothing is shown, and None is yielded.
+    """
+    with live_text(stream) as live:
+        if live is None and not stream.isatty():
+            yield None
+            return
+        show = live or partial(_show_plainly, stream)
+        shown = ""
+
+        def take_in(word: str, done: int) -> None:
+            nonlocal shown
+            text = f"{bar(done / max(total, 1))}  {word}"
+            if text != shown:
+                shown = text
+                show(text)
+
+        yield take_in
+        if live is None:
+            _show_plainly(stream, "")
+
+
+def bar(share: float) -> str:
+    """Return a share of 1 as a bar and a percentage."""
+    return f"[{'#' * round(share * BAR):<{BAR}}] {share:6.1%}"
+
+
+def _show_plainly(stream: IO[Any], text: str) -> None:
+    stream.write(f"\r{text:<{PLAIN_WIDTH}}" if text else f"\r{'':<{PLAIN_WIDTH}}\r")
+    stream.flush()
 
 
 @contextmanager

@@ -7,4 +7,4 @@ class BankConfig(AppConfig):
     verbose_name = "Bank"
 
     def ready(self) -> None:
-        from example_project.bank import night, processors  # noqa: F401  (importing registers them)
+        from example_project.bank import checkers, night, processors  # noqa: F401  (importing registers them)

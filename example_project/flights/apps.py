@@ -7,4 +7,4 @@ class FlightsConfig(AppConfig):
     verbose_name = "Flights"
 
     def ready(self) -> None:
-        from example_project.flights import processors  # noqa: F401  (importing registers them)
+        from example_project.flights import checkers, processors  # noqa: F401  (importing registers them)

@@ -4,7 +4,10 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from django.apps import AppConfig
@@ -36,6 +39,8 @@ class OpsConfig(AppConfig):
         register_slow_query_processor("acceptance", "limited", perform, time_limit=1)
         register_batch_processor("acceptance", "threads", perform, time_limit=1, concurrency=4)
         register_batch_processor("acceptance", "coroutines", await_it, time_limit=1, concurrency=4)
+        if moment := os.environ.get("ACCEPTANCE_DIE_WHEN_FILE_IS"):
+            die_when_file_is(moment)
         if os.environ.get("ACCEPTANCE_DIE_AT_BIRTH"):
             post_init.connect(die, sender="alya_django.Worker", weak=False)
 
@@ -76,3 +81,33 @@ async def await_it(row: Row) -> None:
 def die(**kwargs: Any) -> None:
     """Keep a worker from registering."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_when_file_is(moment: str) -> None:
+    """Have ``alya_watch`` die in the middle of its first file, at a moment between two things that it does."""
+    from alya_django.intake import claims, receive, watch
+
+    if moment == "about to move":
+        claims.os = SimpleNamespace(**{**vars(os), "fsync": die_of_it})
+    elif moment == "moved":
+        watch.process = die_of_it
+    elif moment == "stored":
+        receive._decide = die_of_it
+    elif moment == "about to be committed":
+        receive.Faults.save = die_of_it
+    elif moment == "committed":
+        claims.Claim.remove = die_of_it
+    else:
+        claims._claim_path = partial(die_once_removed, claims._claim_path)
+
+
+def die_of_it(*args: Any, **kwargs: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_once_removed(claim_path: Callable[[Any], Path], claimed: Any) -> Path:
+    """Die where the claim of a file is asked for that was there and is not any more."""
+    path = claim_path(claimed)
+    if path.exists() and not (claimed.path.exists() or claimed.source.exists()):
+        die_of_it()
+    return path

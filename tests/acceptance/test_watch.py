@@ -1,0 +1,88 @@
+"""``alya_watch`` as a process of its own, which is killed at the worst moments."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from alya_django import batches
+from alya_django.models import Batch, BatchFile
+from tests.concurrency.connections import wait_until
+from tests.invariants import check_invariants
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.sqlite]
+
+MOMENTS = ["about to move", "moved", "stored", "about to be committed", "committed", "removed"]
+CONTENT = b"debtor,creditor,amount,text\n1001,1002,x,Rent\n1001,1002,1.00,Rent\n"
+
+
+@pytest.fixture
+def directory(tmp_path):
+    path = tmp_path / "in"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def look(manage, directory):
+    """Start a watch of the directory."""
+
+    def start(*arguments: str):
+        options = ("--match", "TXN*.csv=payments", "--age", "0", "--seconds", "0.2")
+        return manage("alya_watch", str(directory), *options, *arguments)
+
+    return start
+
+
+def left(directory) -> list[str]:
+    return [path.name for path in directory.rglob("*") if path.is_file()]
+
+
+class CrashTests:
+    @pytest.mark.rule("INF-3", "INF-6")
+    @pytest.mark.parametrize("moment", MOMENTS)
+    def test_a_death_at_any_moment_loses_nothing_and_doubles_nothing(
+        self, look, directory, environment, tmp_path, moment
+    ) -> None:
+        """One file, one batch, one object, and nothing left to do, once another daemon has looked."""
+        (directory / "TXN1.csv").write_bytes(CONTENT)
+        environment["ACCEPTANCE_DIE_WHEN_FILE_IS"] = moment
+        dying = look("--once")
+        output, _ = dying.communicate(timeout=60)
+        assert dying.returncode == -signal.SIGKILL, output
+        assert left(directory)
+        del environment["ACCEPTANCE_DIE_WHEN_FILE_IS"]
+        again = look("--once")
+        output, _ = again.communicate(timeout=60)
+        assert again.returncode == 0, output
+        record = BatchFile.objects.get()
+        assert (record.is_accepted, record.nfaulty, record.file_name) == (True, 1, "TXN1.csv")
+        assert batches.status(Batch.objects.get().pk).nrows == 1
+        assert record.batch.context["directory"] == str(directory)
+        assert left(directory) == []
+        objects = [path.name for path in (tmp_path / "storage" / "incoming").rglob("*") if path.is_file()]
+        assert objects == ["TXN1.csv"]
+        check_invariants()
+
+
+class DaemonTests:
+    @pytest.mark.rule("INF-3", "INF-6")
+    def test_two_daemons_share_a_directory_and_stop_gently(self, look, directory) -> None:
+        """Every file is received once, whoever is faster; SIGTERM ends both with 0."""
+        daemons = [look() for _ in range(2)]
+        for number in range(30):
+            path = directory / f".TXN{number}"
+            path.write_bytes(CONTENT + f"1003,1004,{number + 1}.00,Rent\n".encode())
+            os.rename(path, directory / f"TXN{number}.csv")
+        wait_until(lambda: BatchFile.objects.filter(is_accepted=True).count() == 30, "all are received", seconds=60)
+        wait_until(lambda: left(directory) == [], "all are removed")
+        for daemon in daemons:
+            daemon.terminate()
+        for daemon in daemons:
+            output, _ = daemon.communicate(timeout=30)
+            assert daemon.returncode == 0, output
+            assert "Traceback" not in output
+        assert (BatchFile.objects.count(), Batch.objects.count()) == (30, 30)
+        check_invariants()
