@@ -168,7 +168,7 @@ def iter_rows(batch_id: UUID | str, *, status: Status | None = None, after_line:
     rows = BatchRow.objects.primary().filter(batch=batch.id).defer("input")
     if status is not None:
         rows = rows.filter(status=_check_status(status))
-    return _pages(rows.order_by("line"), after_line)
+    return _pages(batch.id, rows.order_by("line"), after_line)
 
 
 def line(batch_id: UUID | str, line: int) -> RowOutcome:
@@ -252,7 +252,7 @@ def retry(batch_id: UUID | str, *, lines: Iterable[int] | None = None, wait: boo
 def children(batch_id: UUID | str) -> list[UUID]:
     """Return the batches that ``retry`` made of this one, oldest first."""
     batch = Batch.objects.primary().find(check_id(batch_id), Kind.BATCH)
-    made = Batch.objects.primary().filter(parent=batch.id).order_by("requested_at", "id")
+    made = Batch.objects.primary().present().filter(parent=batch.id).order_by("requested_at", "id")
     return list(made.values_list("id", flat=True))
 
 
@@ -369,7 +369,9 @@ def _drop_cached(batch_id: UUID) -> None:
     database().after_commit(lambda: status_cache.drop(batch_id))
 
 
-def _pages(rows: Any, after_line: int) -> Iterator[RowOutcome]:
+def _pages(batch_id: UUID, rows: Any, after_line: int) -> Iterator[RowOutcome]:
     while page := list(rows.filter(line__gt=after_line)[:PAGE_ROWS]):
         yield from (row.outcome() for row in page)
         after_line = page[-1].line
+    # Where rows were pruned meanwhile, what was yielded is not all.
+    Batch.objects.primary().find(batch_id, Kind.BATCH)

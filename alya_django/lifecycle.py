@@ -218,7 +218,10 @@ def _answer(query: Batch) -> QueryAnswer:
     """Return what a slow query has answered, as the database has it."""
     if not Status(query.status).is_final:
         return QueryAnswer(status=Status(query.status))
-    outcome = BatchRow.objects.primary().get(batch=query.id).outcome()
+    row = BatchRow.objects.primary().filter(batch=query.id).first()
+    if row is None:
+        raise NotFound(f"There is no slow query {query.id}.")
+    outcome = row.outcome()
     return QueryAnswer(
         status=Status(query.status),
         result=outcome.result,

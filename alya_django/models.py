@@ -45,6 +45,7 @@ class Batch(models.Model):
     OutputFiles as JSON. The counts are null until the state is final; until then they are the sum of the slots.
     ``control_totals`` has what the batch's file declared, what was received of it and, at the end, what has succeeded;
     ``totals_mismatch`` says where they differ.
+    With ``pruned_at`` it is on its way out: for all verbs it is gone already.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -79,6 +80,7 @@ class Batch(models.Model):
     finisher_until = models.DateTimeField(_("finisher until"), null=True, blank=True)
     marked_done_at = models.DateTimeField(_("marked done at"), null=True, blank=True)
     mark_done_error = models.TextField(_("error of mark_done"), blank=True, default="", db_default="")
+    pruned_at = models.DateTimeField(_("pruned at"), null=True, blank=True)
 
     parent = models.ForeignKey(
         "self",
@@ -140,6 +142,8 @@ class Batch(models.Model):
                 name="alya_batch_not_marked_done",
                 condition=Q(status__in=sorted(FINAL), marked_done_at__isnull=True),
             ),
+            models.Index(fields=("root",), name="alya_batch_by_root", condition=Q(root__isnull=False)),
+            models.Index(fields=("id",), name="alya_batch_pruned", condition=Q(pruned_at__isnull=False)),
         )
         constraints = (
             models.UniqueConstraint(fields=("app", "op", "unique_key"), name="alya_batch_unique_key"),

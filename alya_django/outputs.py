@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import mimetypes
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from tempfile import TemporaryFile
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +23,10 @@ logger = logging.getLogger("alya_django")
 NAME_BYTES_MAX = 200
 UNKNOWN_TYPE = "application/octet-stream"
 ENCODED_TYPES = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
+
+
+class Unreadable(ValueError):
+    """A file that a processor has given cannot be read."""
 
 
 def storage() -> Storage:
@@ -74,7 +78,7 @@ def save_given(batch_id: UUID, attempt: UUID, logical_name: str, file: File[Any]
         # What can be read once only is spooled: it is read to be measured, and again to be saved.
         source = file if file.seekable() else File(spool)
         digest, size = hashlib.sha256(), 0
-        for piece in file.chunks():
+        for piece in _read(file):
             content = piece.encode() if isinstance(piece, str) else piece
             digest.update(content)
             size += len(content)
@@ -116,6 +120,21 @@ def delete(names: Iterable[str]) -> None:
             logger.warning("The object %s could not be deleted.", name, exc_info=True)
 
 
+def remove(names: Iterable[str]) -> int:
+    """Delete objects and return how many; raise what the storage raises. One that is gone already is no fault."""
+    removed = 0
+    for name in names:
+        storage().delete(name)
+        removed += 1
+    return removed
+
+
+def delete_folder(batch_id: UUID) -> None:
+    """Delete what all attempts to finish a batch have left, and where they lay."""
+    _delete_attempts(batch_id, lambda name: True)
+    delete([_folder(batch_id)])
+
+
 def delete_attempt(batch_id: UUID, attempt: UUID) -> None:
     """Delete what one attempt to finish a batch stored, whole files and halves."""
     _delete_attempts(batch_id, lambda name: name == attempt.hex)
@@ -124,6 +143,14 @@ def delete_attempt(batch_id: UUID, attempt: UUID) -> None:
 def delete_other_attempts(batch_id: UUID, attempt: UUID) -> None:
     """Delete what all attempts to finish a batch stored but the one that won."""
     _delete_attempts(batch_id, lambda name: name != attempt.hex)
+
+
+def _read(file: File[Any]) -> Iterator[Any]:
+    try:
+        yield from file.chunks()
+    except OSError as error:
+        # The processor's fault, not the storage's: to wait would not help.
+        raise Unreadable(f"{file.name} cannot be read: {error}") from error
 
 
 def _delete_attempts(batch_id: UUID, is_chosen: Callable[[str], bool]) -> None:

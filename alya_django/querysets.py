@@ -83,15 +83,34 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
 
     def family_of(self, batch: Batch) -> BatchQuerySet:
         """A batch's first ancestor and all that came of it by retry."""
-        return self.filter(Q(pk=batch.root_batch_id) | Q(root=batch.root_batch_id))
+        return self.present().filter(Q(pk=batch.root_batch_id) | Q(root=batch.root_batch_id))
 
     def beginning_with(self, digits: str) -> BatchQuerySet:
         """Batches whose id begins with these hexadecimal digits, found by their key."""
         return self.filter(pk__range=(UUID(f"{digits:0<32}"), UUID(f"{digits:f<32}")))
 
+    def present(self) -> BatchQuerySet:
+        """Batches that are not on their way out."""
+        return self.filter(pruned_at__isnull=True)
+
+    def being_pruned(self) -> BatchQuerySet:
+        """Batches that are on their way out, whoever has begun it."""
+        return self.filter(pruned_at__isnull=False)
+
+    def old_families(self, age: timedelta) -> BatchQuerySet:
+        """
+        First ancestors that have ended and were told of so long ago, as has all that came of them.
+
+        A family goes as a whole: what its rows have come to is told, and judged by a retry, over all of its batches.
+        """
+        ended = Q(status__in=sorted(FINAL), marked_done_at__isnull=False, done_at__lt=Now() - age)
+        family = self.model._default_manager.using(self.db).filter(root=OuterRef("pk"))
+        first = self.present().unattended().filter(ended, root__isnull=True, requested_at__lt=Now() - age)
+        return first.filter(~Exists(family.filter(~ended)))
+
     def since(self, days: int) -> BatchQuerySet:
         """Batches requested within so many times 24 hours, latest first."""
-        return self.filter(requested_at__gte=Now() - timedelta(days=days)).order_by("-requested_at", "id")
+        return self.present().filter(requested_at__gte=Now() - timedelta(days=days)).order_by("-requested_at", "id")
 
     def not_marked_done(self) -> BatchQuerySet:
         """Finished batches whose ``mark_done`` nobody has seen to the end."""
@@ -121,7 +140,7 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
 
     def find(self, batch_id: UUID, kind: Kind) -> Batch:
         """Return one batch; raise NotFound, or WrongType if it is of the other kind."""
-        batch = self.filter(pk=batch_id).first()
+        batch = self.present().filter(pk=batch_id).first()
         if batch is None:
             raise NotFound(f"There is no {kind.label} {batch_id}.")
         if batch.kind != kind:
@@ -174,6 +193,20 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
     def leave_finish(self, finisher: UUID) -> int:
         """End a finisher's lease but leave its token: the next one sees that something may lie about."""
         return self.filter(finisher=finisher).update(finisher_until=Now())
+
+    def begin_prune(self, age: timedelta) -> int:
+        """
+        Let the families of these first ancestors go, and return how many batches that is.
+
+        Not those that somebody has locked, nor those that have come to life again: a retry locks the first ancestor.
+        """
+        batches = self.model._default_manager.using(self.db)
+        with transaction.atomic(using=self.db):
+            locked = list(self.select_for_update(no_key=True, skip_locked=True).values_list("pk", flat=True))
+            # Looked at again under the locks: a child may have been made until then.
+            old = list(batches.filter(pk__in=locked).old_families(age).values_list("pk", flat=True))
+            going = batches.filter(Q(pk__in=old) | Q(root__in=old))
+            return going.update(pruned_at=Now(), unique_key=None)
 
     def _turn_of_newcomer(self) -> Greatest:
         """
@@ -332,7 +365,15 @@ class BatchFileQuerySet(PrimaryQuerySet["BatchFile"]):
         """The accepted file of this type that had these bytes first."""
         return self.filter(file_type=file_type, checksum=checksum, is_accepted=True, is_repeat=False)
 
+    def without_batch(self, age: timedelta) -> BatchFileQuerySet:
+        """Files received so long ago that have no batch: rejected, or never decided on."""
+        return self.filter(batch__isnull=True, received_at__lt=Now() - age)
+
     # The locks.
+
+    def lock_free(self) -> BatchFileQuerySet:
+        """Lock records until the transaction ends, but those that somebody else has locked."""
+        return self.select_for_update(no_key=True, skip_locked=True)
 
     def lock(self, file_id: int) -> BatchFile:
         """Lock one record until the transaction ends, waiting for who else has it in hand."""

@@ -83,6 +83,11 @@ class BenchmarkTests:
         figures = run_for_figures("ledger", "--transfers", "100", "--accounts", "20", "--kills", "1")
         assert (figures["discrepancies"], figures["missing"], figures["failed"]) == (0, 0, 0)
 
+    def test_prune_ends_in_a_line_of_json(self) -> None:
+        """A few old rows are deleted while a worker is busy."""
+        figures = run_for_figures("prune", "--rows", "2000", "--load", "300000", "--seconds", "0.5")
+        assert figures.keys() >= {"pruned_rows_per_s", "vs_without"}
+
     def test_recovery_ends_in_a_line_of_json(self) -> None:
         """Both kinds of death are measured."""
         figures = run_for_figures("recovery", "--rounds", "1", "--heartbeat", "0.2")

@@ -130,6 +130,9 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
             batch.context = masking.shown(request, batch, "context", batch.context)
         return batch
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Batch]:
+        return super().get_queryset(request).filter(pruned_at__isnull=True)
+
     # Who may do what.
 
     def has_release_permission(self, request: HttpRequest, batch: Batch | None = None) -> bool:

@@ -251,7 +251,7 @@ def _line_page(model_admin: admin.ModelAdmin[BatchRow], row: BatchRow) -> str:
 
 def _find_batch(request: HttpRequest, batch_id: str) -> Batch | None:
     try:
-        return permissions.narrow(Batch.objects.filter(pk=check_id(batch_id)), request, "app").first()
+        return permissions.narrow(Batch.objects.present().filter(pk=check_id(batch_id)), request, "app").first()
     except InvalidInput:
         return None
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
-from gzip import BadGzipFile, GzipFile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from gzip import GzipFile
 from typing import Any, BinaryIO
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 from alya_django.checkers import BadFile
 from alya_django.conf import settings
@@ -17,9 +17,24 @@ GZIP_START = b"\x1f\x8b"
 ZIP_START = b"PK\x03\x04"
 # What is inside every file of Office: it is a ZIP archive that is meant to be one.
 OFFICE_MEMBER = "[Content_Types].xml"
-# A password, or a way to compress that Python lacks, is told by the last two; an archive that points to before its
-# beginning by ValueError.
-BROKEN = (BadGzipFile, BadZipFile, EOFError, struct.error, zlib.error, ValueError, NotImplementedError, RuntimeError)
+BROKEN = "The file cannot be unpacked"
+
+
+@contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """
+    Refuse the file for whatever a library raises that reads it.
+
+    What that may be no library says: it is found by trying. A panic in Rust is not even an Exception.
+    """
+    try:
+        yield
+    except BadFile:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise BadFile(f"{what}: {error}") from error
 
 
 def unpacked(file: io.BufferedReader) -> BinaryIO:
@@ -41,7 +56,7 @@ def unpacked(file: io.BufferedReader) -> BinaryIO:
 
 
 def _only_member(file: io.BufferedReader) -> BinaryIO:
-    try:
+    with refusing(BROKEN):
         archive = ZipFile(file)
         members = [member for member in archive.infolist() if not member.is_dir()]
         if any(member.filename == OFFICE_MEMBER for member in members):
@@ -50,16 +65,10 @@ def _only_member(file: io.BufferedReader) -> BinaryIO:
         if len(members) != 1:
             raise BadFile(f"The archive has {len(members)} files; there must be one.")
         return _limited(archive.open(members[0]))
-    except BROKEN as error:
-        raise _broken(error) from error
 
 
 def _limited(file: Any) -> BinaryIO:
     return io.BufferedReader(_Limited(file), BUFFER_BYTES)
-
-
-def _broken(error: Exception) -> BadFile:
-    return BadFile(f"The file cannot be unpacked: {error}")
 
 
 class _Limited(io.RawIOBase):
@@ -73,10 +82,8 @@ class _Limited(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        try:
+        with refusing(BROKEN):
             data = self._file.read(len(buffer))
-        except BROKEN as error:
-            raise _broken(error) from error
         self._limit -= len(data)
         if self._limit < 0:
             raise BadFile(f"The file unpacks to more than {settings.UNPACKED_BYTES_MAX} bytes, the limit.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, datetime, time
 from typing import Any, BinaryIO
 from xml.parsers.expat import ExpatError, ParserCreate
@@ -14,8 +13,10 @@ from alya_django.checkers import BadFile, FaultyLine
 from alya_django.conf import settings
 from alya_django.exceptions import AlyaError
 from alya_django.intake.columns import Columns, below_header, without_header
-from alya_django.intake.unpack import BROKEN
+from alya_django.intake.unpack import refusing
 from alya_django.processors import BatchInput
+
+BROKEN = "The file is no workbook that can be read"
 
 
 def read_xlsx(
@@ -51,7 +52,7 @@ def _calamine() -> Any:
 
 
 def _records(calamine: Any, content: bytes, sheet: str | None) -> Iterator[list[Any]]:
-    with _refusing():
+    with refusing(BROKEN):
         workbook = calamine.load_workbook(_inspected(content))
         names = workbook.sheet_names
         if sheet is not None and sheet not in names:
@@ -92,19 +93,6 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Refuse the file for whatever calamine finds, also where it gives up instead of raising an Exception."""
-    try:
-        yield
-    except BadFile:
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise _no_workbook(error) from error
-
-
 def _inspected(content: bytes) -> BinaryIO:
     """
     Return an archive of those parts of a workbook that were looked at, which fit into memory.
@@ -115,28 +103,21 @@ def _inspected(content: bytes) -> BinaryIO:
     """
     left: int = settings.XLSX_BYTES_MAX
     inspected = io.BytesIO()
-    try:
-        with ZipFile(io.BytesIO(content)) as archive, ZipFile(inspected, "w", ZIP_STORED) as target:
-            for member in {member.filename: member for member in archive.infolist()}.values():
-                with archive.open(member) as part:
-                    text = part.read(left + 1)
-                left -= len(text)
-                if left < 0:
-                    raise _too_large()
-                if _Area().is_xml(text):
-                    target.writestr(member.filename, text)
-    except BROKEN as error:
-        raise _no_workbook(error) from error
+    with ZipFile(io.BytesIO(content)) as archive, ZipFile(inspected, "w", ZIP_STORED) as target:
+        for member in {member.filename: member for member in archive.infolist()}.values():
+            with archive.open(member) as part:
+                text = part.read(left + 1)
+            left -= len(text)
+            if left < 0:
+                raise _too_large()
+            if _Area().is_xml(text):
+                target.writestr(member.filename, text)
     inspected.seek(0)
     return inspected
 
 
 def _too_large() -> BadFile:
     return BadFile(f"The workbook unpacks to more than {settings.XLSX_BYTES_MAX} bytes, the limit.")
-
-
-def _no_workbook(error: BaseException) -> BadFile:
-    return BadFile(f"The file is no workbook that can be read: {error}")
 
 
 class _Area:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from argparse import ArgumentTypeError
+from datetime import timedelta
 from typing import Any
 
 from alya_django.intake.watch import Mapping
@@ -12,6 +13,7 @@ from alya_django.status import Kind
 
 KINDS = {"batch": Kind.BATCH, "slow-query": Kind.SLOW_QUERY}
 LINES_MAX = 100_000
+UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
 def count(text: str) -> int:
@@ -49,6 +51,17 @@ def mapping(text: str) -> Mapping:
     if not pattern or not file_type:
         raise ArgumentTypeError(f"{text!r} is not PATTERN=TYPE.")
     return Mapping(pattern, file_type)
+
+
+def age(text: str) -> timedelta:
+    """Return how long a text such as 90d, 12h or 4w is."""
+    number, unit = text[:-1], text[-1:]
+    if not number.isdecimal() or unit not in UNITS:
+        raise ArgumentTypeError(f"{text!r} is no age: it is a whole number and h, d or w, such as 90d.")
+    try:
+        return timedelta(**{UNITS[unit]: int(number)})
+    except OverflowError:
+        raise ArgumentTypeError(f"{text!r} is longer than there are days.") from None
 
 
 def lines(text: str) -> set[int]:

@@ -84,7 +84,11 @@ def find(text: str) -> Batch:
 
 def stored() -> BatchQuerySet:
     """Return all batches and slow queries, with their progress."""
-    return Batch.objects.primary().prefetch_related(Prefetch("progress", queryset=BatchProgress.objects.primary()))
+    return (
+        Batch.objects.primary()
+        .present()
+        .prefetch_related(Prefetch("progress", queryset=BatchProgress.objects.primary()))
+    )
 
 
 def as_json(batch: Batch) -> dict[str, JSON]:

@@ -74,6 +74,7 @@ class Migration(migrations.Migration):
                 ('finisher_until', models.DateTimeField(blank=True, null=True, verbose_name='finisher until')),
                 ('marked_done_at', models.DateTimeField(blank=True, null=True, verbose_name='marked done at')),
                 ('mark_done_error', models.TextField(blank=True, db_default='', default='', verbose_name='error of mark_done')),
+                ('pruned_at', models.DateTimeField(blank=True, null=True, verbose_name='pruned at')),
                 ('parent', models.ForeignKey(blank=True, db_constraint=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='children', to='alya_django.batch')),
                 ('root', models.ForeignKey(blank=True, db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='descendants', to='alya_django.batch')),
             ],
@@ -219,6 +220,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='batch',
             index=models.Index(condition=models.Q(('marked_done_at__isnull', True), ('status__in', ['aborted', 'failed', 'success'])), fields=['done_at'], name='alya_batch_not_marked_done'),
+        ),
+        migrations.AddIndex(
+            model_name='batch',
+            index=models.Index(condition=models.Q(('root__isnull', False)), fields=['root'], name='alya_batch_by_root'),
+        ),
+        migrations.AddIndex(
+            model_name='batch',
+            index=models.Index(condition=models.Q(('pruned_at__isnull', False)), fields=['id'], name='alya_batch_pruned'),
         ),
         migrations.AddConstraint(
             model_name='batch',

@@ -319,6 +319,17 @@ class SlowQueryTests:
         (query,) = Batch.objects.all()
         assert default_storage.listdir(f"alya/{query.pk}") == ([], [])
 
+    def test_a_file_whose_disk_is_gone_fails_the_query(self) -> None:
+        """What the processor gave cannot be read: that is no outage of the storage, and to wait would not help."""
+
+        class Gone(io.BytesIO):
+            def read(self, size: int | None = -1) -> bytes:
+                raise OSError("the disk is gone")
+
+        answer = ask(lambda row: QueryResult.success({}, output_files={"a": File(Gone(), name="a.csv")}))
+        assert answer.status is Status.FAILED
+        assert answer.messages[0].vals == ("Unreadable: a.csv cannot be read: the disk is gone",)
+
     def test_row_failed_fails_the_query_on_purpose(self) -> None:
         """RowFailed serves slow queries too."""
 

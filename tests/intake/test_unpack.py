@@ -100,3 +100,12 @@ class UnpackTests:
         with pytest.raises(BadFile) as caught:
             read(pack(b"0" * 50_000_000))
         assert caught.value.reason == "The file unpacks to more than 1000000 bytes, the limit."
+
+    @pytest.mark.rule("FXR-13", "FXR-23")
+    def test_refuses_whatever_a_library_trips_over(self, monkeypatch):
+        """Python's own raises IndexError for a member without a name, in some versions."""
+        packed = archive({"a.csv": CONTENT})
+        monkeypatch.setattr(zipfile.ZipFile, "infolist", lambda archive: [][0])
+        with pytest.raises(BadFile) as caught:
+            read(packed)
+        assert caught.value.reason == "The file cannot be unpacked: list index out of range"

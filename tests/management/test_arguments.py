@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from datetime import timedelta
 
 import pytest
 
-from alya_django.management.arguments import count, lines
+from alya_django.management.arguments import age, count, lines
 
 pytestmark = pytest.mark.sqlite
 
@@ -20,6 +21,20 @@ class CountTests:
         with pytest.raises(ArgumentTypeError) as caught:
             count(text)
         assert str(caught.value) == f"{text!r} is no whole number above 0."
+
+
+class AgeTests:
+    @pytest.mark.parametrize(("text", "hours"), [("0d", 0), ("36h", 36), ("90d", 90 * 24), ("2w", 14 * 24)])
+    def test_is_a_number_and_a_unit(self, text, hours) -> None:
+        """Hours, days or weeks."""
+        assert age(text) == timedelta(hours=hours)
+
+    @pytest.mark.parametrize("text", ["", "d", "90", "90m", "1.5d", "-1d", "90 d"])
+    def test_refuses_what_is_none(self, text) -> None:
+        """A number alone could be anything."""
+        with pytest.raises(ArgumentTypeError) as caught:
+            age(text)
+        assert str(caught.value) == f"{text!r} is no age: it is a whole number and h, d or w, such as 90d."
 
 
 class LinesTests:
