@@ -13,8 +13,8 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from alya_django import outputs, status_cache
-from alya_django.models import Batch, BatchErrors, BatchFile, BatchProgress, BatchRow, database
-from alya_django.querysets import BatchQuerySet, BatchRowQuerySet
+from alya_django.models import Batch, BatchErrors, BatchFile, BatchProgress, BatchRow, BusinessKey, database
+from alya_django.querysets import BatchQuerySet, BatchRowQuerySet, BusinessKeyQuerySet
 from alya_django.status import Status
 from alya_django.validation import fold_name
 
@@ -38,6 +38,7 @@ class Pruned:
         kept: Batches, and files without one, that wait for another time because the storage failed.
         failure: What it said, the first time.
         waiting: Batches as old that wait to be released; they are left alone.
+        keys: Business keys that stood longer than DUPLICATE_DAYS.
     """
 
     batches: int = 0
@@ -46,6 +47,7 @@ class Pruned:
     kept: int = 0
     failure: str = ""
     waiting: int = 0
+    keys: int = 0
 
 
 def prune(
@@ -64,7 +66,7 @@ def prune(
     last their records. What was marked and not seen to its end, by whomever, is taken up first.
 
     Args:
-        app, op: Only batches of this app and op; files that have no batch are then left, too.
+        app, op: Only batches of this app and op; files that have no batch, and business keys, are then left, too.
         keep_files: Leave the objects in the storage.
         on_progress: Called now and then with what was deleted so far.
         rest: Called with the seconds to rest after each transaction.
@@ -80,6 +82,7 @@ def prune(
         pruning.go_on()
     if app is None and op is None:
         pruning.prune_files(older_than)
+        pruning.prune_keys()
     pruning.done.waiting = _waiting(older_than, app, op)
     return pruning.done
 
@@ -97,6 +100,7 @@ def count_prunable(older_than: timedelta, *, app: str | None = None, op: str | N
     files = BatchFile.objects.primary().filter(batch__in=going.values("pk"))
     if app is None and op is None:
         files |= BatchFile.objects.primary().without_batch(older_than)
+        counted.keys = BusinessKey.objects.primary().expired().count()
     counted.files += sum(len(_objects_of(file)) for file in files.only("object_id", "error_object_id").iterator())
     return counted
 
@@ -135,6 +139,19 @@ class _Pruning:
             for file in found:
                 self._delete_file(file.pk)
 
+    def prune_keys(self) -> None:
+        """Delete the business keys that no file is compared with any more, whatever the age of their batches."""
+        expired = BusinessKey.objects.primary().expired()
+        last: UUID | None = None
+        while piece := list(
+            (expired if last is None else expired.filter(pk__gt=last))
+            .order_by("pk")
+            .values_list("pk", flat=True)[:TRANSACTION_ROWS]
+        ):
+            last = piece[-1]
+            self.done.keys += self._paced(_deletion(expired.filter(pk__in=piece)))
+            self._on_progress(self.done)
+
     def _delete_rows(self, portion: list[Batch]) -> None:
         """Delete the rows of batches that are small together, or of one."""
         rows = BatchRow.objects.primary().filter(batch__in=[batch.pk for batch in portion])
@@ -153,7 +170,7 @@ class _Pruning:
             after = until
 
     def _delete(self, rows: BatchRowQuerySet) -> None:
-        self.done.rows += self._paced(lambda: rows.delete()[0])
+        self.done.rows += self._paced(_deletion(rows))
         self._on_progress(self.done)
 
     def _delete_objects(self, batch: Batch) -> bool:
@@ -216,6 +233,11 @@ class _Pruning:
         answer = database().again(act)
         self._rest((monotonic() - started) * REST_PER_SECOND)
         return answer
+
+
+def _deletion(records: BatchRowQuerySet | BusinessKeyQuerySet) -> Callable[[], int]:
+    """Return what deletes records and tells how many."""
+    return lambda: records.delete()[0]
 
 
 def _narrow(batches: BatchQuerySet, app: str | None, op: str | None) -> BatchQuerySet:

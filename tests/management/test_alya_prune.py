@@ -45,7 +45,16 @@ class AlyaPruneTests:
     @pytest.mark.rule("PRN-8")
     def test_may_only_tell(self, folder) -> None:
         """A dry run changes nothing, and says what a run would delete."""
-        told = {"batches": 1, "rows": 1_200, "files": 1, "kept": 0, "failure": "", "waiting": 1, "dry_run": True}
+        told = {
+            "batches": 1,
+            "rows": 1_200,
+            "files": 1,
+            "kept": 0,
+            "failure": "",
+            "waiting": 1,
+            "keys": 0,
+            "dry_run": True,
+        }
         assert run("alya_prune", "--older-than", "12w", "--dry-run", "--json").objects == [told]
         assert run("alya_prune", "--older-than", "90d", "--dry-run", "--keep-files").out.startswith(
             "Would be deleted: batches 1, rows 1,200, files 0."
