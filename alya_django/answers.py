@@ -142,7 +142,9 @@ class RowOutcome:
     """
     What became of one row; ``result``, ``messages`` and ``output_lines`` are empty until it has ended.
 
-    ``output_lines`` maps a file's logical name to the text that the row gave to it.
+    ``output_lines`` maps a file's logical name to the text that the row gave to it. ``sequels`` says what became of
+    its line in the batches that came of this one by retry or return file, by their ids and oldest first; only
+    ``batches.line`` tells it.
     """
 
     line: int
@@ -155,6 +157,7 @@ class RowOutcome:
     requested_at: datetime
     claimed_at: datetime | None
     done_at: datetime | None
+    sequels: Mapping[UUID, RowOutcome] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

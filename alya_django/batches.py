@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 from uuid import UUID
 
@@ -173,16 +173,22 @@ def iter_rows(batch_id: UUID | str, *, status: Status | None = None, after_line:
 
 def line(batch_id: UUID | str, line: int) -> RowOutcome:
     """
-    Return what became of one row.
+    Return what became of one row and, in its ``sequels``, of its line in the batches that came of this one.
 
     Raises:
         NotFound: The batch has no such line.
     """
     batch = Batch.objects.primary().find(check_id(batch_id), Kind.BATCH)
-    row = BatchRow.objects.primary().filter(batch=batch.id, line=check_line(line)).first()
-    if row is None:
+    family = Batch.objects.primary().family_of(batch)
+    rows = BatchRow.objects.primary().filter(batch__in=family, line=check_line(line)).select_related("batch")
+    known: dict[UUID, RowOutcome] = {}
+    # A child's rows are stored after their parent's, and a line that a child has its parent has, too.
+    for row in rows.order_by("pk"):
+        if row.batch_id == batch.id or row.batch.parent_id in known:
+            known[row.batch_id] = row.outcome()
+    if batch.id not in known:
         raise NotFound(f"The batch {batch.id} has no line {line}.")
-    return row.outcome()
+    return replace(known.pop(batch.id), sequels=known)
 
 
 def open_output(batch_id: UUID | str, name: str) -> File[Any]:
@@ -292,9 +298,7 @@ def _release(batch_id: UUID) -> int:
 def _retry(batch_id: UUID, lines: set[int] | None, *, wait: bool) -> UUID:
     with database().transaction():
         parent = Batch.objects.primary().find(batch_id, Kind.BATCH)
-        # The oldest first: two retries anywhere in a family wait for each other there.
-        list(Batch.objects.primary().filter(pk__in=[parent.root_batch_id, batch_id]).order_by("requested_at").locked())
-        parent = Batch.objects.primary().find(batch_id, Kind.BATCH)
+        parent = Batch.objects.primary().lock_parent(parent)
         if not Status(parent.status).is_final:
             raise _wrong_state(parent, "has not ended")
         rows = BatchRow.objects.primary().to_retry(parent)

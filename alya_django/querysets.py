@@ -134,6 +134,15 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         """Lock one batch until the transaction ends, waiting for it; raise NotFound or WrongType."""
         return self.locked().find(batch_id, kind)
 
+    def lock_parent(self, batch: Batch) -> Batch:
+        """
+        Lock a batch that is about to get a child, and its first ancestor, and return it as it is by then.
+
+        The oldest first: two that repeat lines anywhere in a family wait for each other there.
+        """
+        list(self.filter(pk__in=[batch.root_batch_id, batch.pk]).order_by("requested_at").locked())
+        return self.find(batch.pk, Kind.BATCH)
+
     def locked(self) -> BatchQuerySet:
         """Lock batches until the transaction ends, waiting for those who hold them."""
         return self.select_for_update(no_key=True)
@@ -242,10 +251,11 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
         """Rows that were requeued and may be claimed again by now."""
         return self.filter(status=Status.QUEUED, retry_at__lte=Now())
 
-    def to_retry(self, batch: Batch) -> BatchRowQuerySet:
-        """A batch's failed and aborted rows whose lines no retry has in hand or has brought to success."""
+    def to_retry(self, batch: Batch, *, besides: UUID | None = None) -> BatchRowQuerySet:
+        """A batch's failed and aborted rows whose lines no retry, but one, has in hand or has brought to success."""
+        family = batch.__class__._default_manager.using(self.db).family_of(batch)
         retried = self.model._default_manager.using(self.db).filter(
-            batch__in=batch.__class__._default_manager.using(self.db).family_of(batch),
+            batch__in=family if besides is None else family.exclude(pk=besides),
             line=OuterRef("line"),
             status__in=[Status.SUCCESS, *PENDING],
         )

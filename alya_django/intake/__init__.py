@@ -3,6 +3,16 @@
 from alya_django.checkers import BadFile, FaultyLine, checkers, register_file_checker
 from alya_django.intake.csv_reader import read_csv
 from alya_django.intake.receive import process
+from alya_django.intake.returns import return_file
 from alya_django.intake.xlsx_reader import read_xlsx
 
-__all__ = ["BadFile", "FaultyLine", "checkers", "process", "read_csv", "read_xlsx", "register_file_checker"]
+__all__ = [
+    "BadFile",
+    "FaultyLine",
+    "checkers",
+    "process",
+    "read_csv",
+    "read_xlsx",
+    "register_file_checker",
+    "return_file",
+]

@@ -55,7 +55,7 @@ class BusinessKeys:
 
     def without_duplicates(self, lines: Iterable[Keyed]) -> Iterator[Keyed]:
         """Yield lines in their order; a row whose key another one has becomes a faulty line."""
-        for block in _blocks(lines):
+        for block in blocks(lines):
             wanted: dict[str, int] = {}
             for line, digest, _ in block:
                 if digest is not None:
@@ -115,7 +115,7 @@ class BusinessKeys:
         return FaultyLine(line, f"has the same {what} as line {owner.line}{where}")
 
 
-def _blocks(lines: Iterable[Keyed]) -> Iterator[list[Keyed]]:
+def blocks(lines: Iterable[Keyed]) -> Iterator[list[Keyed]]:
     """Yield lines in blocks of so many rows, or characters of JSON."""
     block: list[Keyed] = []
     chars = 0

@@ -6,12 +6,14 @@ import codecs
 import csv
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, BinaryIO
 
 from alya_django.checkers import BadFile, FaultyLine
 from alya_django.conf import settings
 from alya_django.intake.columns import Columns, below_header, without_header
+from alya_django.intake.layout import Layout, Record, current, dialect_of, source_records
 from alya_django.processors import BatchInput
 
 # The longer ones first: a mark of UTF-32 begins with one of UTF-16.
@@ -49,10 +51,32 @@ def read_csv(
     Raises:
         BadFile: There is no header, it lacks a column or has one twice, or a record is longer than RECORD_CHARS_MAX.
     """
+    reading = current()
+    chosen = dialect_of(dialect, **{"strict": True, **options})
+    with _text_of(file, encoding) as text:
+        reading.layout = Layout(text.marked, has_header, reading.is_returned, chosen)
+        yield from _rows(_read(text, reading.layout), columns, has_header)
+
+
+def read_records(file: BinaryIO, layout: Layout) -> Iterator[Record]:
+    """
+    Yield the records of a CSV file that ``read_csv`` has read before, the header among them, each with its line.
+
+    Those of a returned file are the records and lines of its source.
+
+    Raises:
+        BadFile: As ``read_csv``.
+    """
+    with _text_of(file, layout.encoding) as text:
+        yield from _read(text, layout)
+
+
+@contextmanager
+def _text_of(file: BinaryIO, encoding: str) -> Iterator[_Text]:
+    """Read a file as text and leave it open; what cannot be read of it refuses it."""
     text = _Text(file, encoding)
-    records = csv.reader(text, dialect, **{"strict": True, **options})
     try:
-        yield from _rows(text, records, columns, has_header)
+        yield text
     except _TooLong:
         raise BadFile(f"Line {text.first}: longer than {settings.RECORD_CHARS_MAX} characters, the limit.") from None
     except UnicodeError as error:
@@ -62,9 +86,14 @@ def read_csv(
         text.detach()
 
 
-def _rows(text: _Text, records: Any, columns: Columns, has_header: bool) -> Iterator[BatchInput | FaultyLine]:
+def _read(text: _Text, layout: Layout) -> Iterator[Record]:
+    records = _records(text, csv.reader(text, **layout.dialect))
+    return source_records(records, has_header=layout.has_header) if layout.is_returned else records
+
+
+def _rows(records: Iterator[Record], columns: Columns, has_header: bool) -> Iterator[BatchInput | FaultyLine]:
     make, width = (None, 0) if has_header else without_header(columns)
-    for record in _records(text, records):
+    for line, record in records:
         if isinstance(record, FaultyLine):
             if make is None:
                 raise BadFile(f"Line {record.line}: the header {record.reason}.")
@@ -72,30 +101,30 @@ def _rows(text: _Text, records: Any, columns: Columns, has_header: bool) -> Iter
         elif make is None:
             make, width = below_header(record, columns)
         elif len(record) != width:
-            yield FaultyLine(text.first, f"has {len(record)} values, not {width}")
+            yield FaultyLine(line, f"has {len(record)} values, not {width}")
         else:
-            yield BatchInput(text.first, make(record))
+            yield BatchInput(line, make(record))
     if make is None:
         raise BadFile("The file is empty.")
 
 
-def _records(text: _Text, records: Any) -> Iterator[list[str] | FaultyLine]:
-    """Yield the records that are not blank; ``text.first`` is the line at which the last one begins."""
+def _records(text: _Text, records: Any) -> Iterator[Record]:
+    """Yield the records that are not blank, each with the line at which it begins."""
     is_over = False
     while not is_over:
         try:
             for record in records:
                 if text.is_garbled:
-                    yield FaultyLine(text.first, f"has bytes that are no {text.encoding}")
+                    yield text.first, FaultyLine(text.first, f"has bytes that are no {text.encoding}")
                 elif record:
-                    yield record
+                    yield text.first, record
                 text.begin_record(records.line_num + 1)
             is_over = True
         except csv.Error as error:
             # The next line may be anything once a quote was not closed, so nothing after it can be trusted.
             if records.line_num > text.first:
                 raise BadFile(f"Line {text.first}: a value in quotes does not end: {error}.") from error
-            yield FaultyLine(text.first, f"{error}")
+            yield text.first, FaultyLine(text.first, f"{error}")
             text.begin_record(records.line_num + 1)
 
 
@@ -113,6 +142,7 @@ class _Text:
         self._buffer: Any = file if hasattr(file, "peek") else io.BufferedReader(file)
         start = self._buffer.peek(4)
         marked = next((name for mark, name in MARKS if start.startswith(mark)), encoding)
+        self.marked = marked
         self.encoding = marked.removesuffix("-sig")
         self._text = io.TextIOWrapper(self._buffer, encoding=marked, errors="surrogateescape", newline="")
         self._file = file

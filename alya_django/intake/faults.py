@@ -34,7 +34,7 @@ class Faults:
     def add(self, line: int, reason: str) -> None:
         """Add a line and its reason."""
         self.count += 1
-        self._writer.writerow([line, _harmless(f"{reason}")])
+        self._writer.writerow([line, harmless(f"{reason}")])
 
     def save(self, file_name: str) -> str:
         """Store the error file and return its object; empty if there is no faulty line."""
@@ -47,5 +47,6 @@ class Faults:
         )
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
+    """Return a text that no spreadsheet takes for a formula."""
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text

@@ -10,6 +10,7 @@ from alya_django.control_totals import ControlTotals, Sums
 from alya_django.exceptions import InvalidInput
 from alya_django.intake.business_keys import BusinessKeys, Keyed
 from alya_django.intake.faults import Faults
+from alya_django.intake.parent import Parent
 from alya_django.models import database
 from alya_django.processors import BatchInput
 from alya_django.validation import JSON, EncodedJSON, encode_json
@@ -39,17 +40,20 @@ def rows(
     faults: Faults,
     totals: Totals,
     keys: BusinessKeys | None = None,
+    parent: Parent | None = None,
 ) -> Iterator[BatchInput]:
     """
     Yield the rows that a checker yields, their inputs as JSON text, add them up, and set its faulty lines aside.
 
     An input that JSON cannot hold makes its line faulty, and so does an amount that is none, or a business key that
-    another row has.
+    another row has, or a line that its parent has not to be repeated.
 
     Raises:
         BadFile: The checker refuses the file, fails, yields something else, or yields too many lines.
     """
     keyed = _encoded(_checked(check), totals, _no_digest if keys is None else keys.digest)
+    if parent is not None:
+        keyed = parent.only_repeatable(keyed)
     for line, _, amounts in keyed if keys is None else keys.without_duplicates(keyed):
         if isinstance(line, FaultyLine):
             faults.add(line.line, line.reason)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import json
 import mimetypes
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, BinaryIO
+from typing import Any
+from uuid import UUID
 
 from django.core.exceptions import SuspiciousOperation
 from django.db import IntegrityError
@@ -28,13 +28,14 @@ from alya_django.exceptions import InvalidInput, NotFound
 from alya_django.intake import objects
 from alya_django.intake.business_keys import BusinessKeys
 from alya_django.intake.faults import Faults
+from alya_django.intake.layout import reading
 from alya_django.intake.lines import Totals, rows
-from alya_django.intake.unpack import unpacked
+from alya_django.intake.parent import Parent
+from alya_django.intake.source import opened
 from alya_django.models import Batch, BatchFile, database
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, TEXT_MAX, check_text, encode_object, make_storable
 
-BUFFER_BYTES = 262_144
 REASON_CHARS_MAX = 10_000
 SET_BY_CHECKER = ("nrows", "context", "status", "control_totals", "totals_mismatch")
 
@@ -50,6 +51,7 @@ def process(
     requested_by: str = "",
     unique_key: str | None = None,
     allow_duplicate: bool = False,
+    parent: UUID | str | None = None,
     on_read: Callable[[int], None] | None = None,
 ) -> Receipt:
     """
@@ -72,20 +74,27 @@ def process(
         unique_key: Where a file with this key was received already, that one is told of and nothing is stored: a call
             that may be repeated.
         allow_duplicate: Accept content that was accepted before for this type.
+        parent: The batch whose failed rows these are, corrected in its ``return_file``: they become a child of it,
+            with the lines, and so the keys, of the parent's rows. A line that ``batches.retry`` would not take is
+            faulty.
+            Without a ``context``, the parent's is given to the checker.
         on_read: Called with how many bytes of the stored object the checker has got so far, packed as they are.
 
     Raises:
-        NotFound: The type has no checker, or the storage no such object.
-        InvalidInput: An argument that cannot be one.
+        NotFound: The type has no checker, the storage no such object, or there is no such parent.
+        InvalidInput: An argument that cannot be one, or a parent of another app or op than the type's.
+        InvalidState: The parent has not ended.
 
     Source: Alya's BulkfileinProcess.
     """
     checker = checkers.find(file_type)
     if checker is None:
         raise NotFound(f"There is no checker for the file type {file_type!r}.")
+    family = None if parent is None else Parent.find(parent, checker)
     order = _Order(
         checker=checker,
-        context=encode_object(context, "context"),
+        parent=family,
+        context=encode_object(context if context or family is None else family.batch.context, "context"),
         status=Status.WAIT if wait else Status.QUEUED,
         requested_by=check_text(requested_by, "requested_by"),
         allow_duplicate=allow_duplicate,
@@ -113,6 +122,7 @@ class _Order:
     """What is wanted of a file."""
 
     checker: FileChecker
+    parent: Parent | None
     context: str
     status: Status
     requested_by: str
@@ -215,6 +225,7 @@ def _accept(file_id: int, order: _Order, faults: Faults) -> Receipt:
     record = BatchFile.objects.primary().lock(file_id)
     if record.is_accepted is not None:
         return record.receipt()
+    family = {} if order.parent is None else order.parent.lock()
     batch = lifecycle.new_batch(
         Kind.BATCH,
         order.checker.app,
@@ -224,6 +235,7 @@ def _accept(file_id: int, order: _Order, faults: Faults) -> Receipt:
         requested_by=order.requested_by,
         unique_key=None,
         input_file=record.file_name,
+        **family,
     )
     if record.size > settings.FILE_BYTES_MAX:
         raise objects.too_large()
@@ -231,7 +243,10 @@ def _accept(file_id: int, order: _Order, faults: Faults) -> Receipt:
     _take_content(record, batch, order)
     lifecycle.store(batch, lambda batch: _insert(record, batch, order, faults))
     BatchFile.objects.primary().filter(pk=file_id).update(
-        nfaulty=faults.count, error_object_id=faults.save(record.file_name), processed_at=Now()
+        nfaulty=faults.count,
+        error_object_id=faults.save(record.file_name),
+        metadata=record.metadata,
+        processed_at=Now(),
     )
     return BatchFile.objects.primary().select_related("batch").get(pk=file_id).receipt()
 
@@ -258,12 +273,17 @@ def _insert(record: BatchFile, batch: Batch, order: _Order, faults: Faults) -> N
     context = json.loads(order.context)
     keys = BusinessKeys(order.checker, batch.id) if order.checker.unique_by else None
     totals = Totals(order.checker.totals)
-    with _opened(record.object_id, order.on_read) as file:
-        lines = rows(lambda: order.checker.check(file, record.file_name, context), faults, totals, keys)
+    parent = order.parent and order.parent.of_child(batch.id)
+    with opened(record.object_id, order.on_read) as file, reading(is_returned=parent is not None) as told:
+        lines = rows(lambda: order.checker.check(file, record.file_name, context), faults, totals, keys, parent)
         first = next(lines, None)
+        if parent is not None and told.layout is None:
+            raise BadFile("Its checker does not use read_csv, so whose corrected lines these are is not known.")
         if first is None:
             raise BadFile("The file has no usable line.")
         nrows = lifecycle.insert_rows(batch.id, chain([first], lines))
+    if told.layout is not None:
+        record.metadata["layout"] = told.layout.as_json()
     # An object of the sender's may still be written to; one that was stored here is nobody else's.
     if order.is_stored and _measure(record.object_id).checksum != record.checksum:
         raise BadFile("The object has changed while it was read.")
@@ -310,55 +330,8 @@ def _reject(file_id: int, reason: str, faults: Faults) -> Receipt:
     return files.get(pk=file_id).receipt()
 
 
-@contextmanager
-def _opened(object_id: str, on_read: Callable[[int], None] | None) -> Iterator[BinaryIO]:
-    """Open an object for a checker; what the storage fails to give is an error, not the fault of the file."""
-    with outputs.open(object_id) as file:
-        source = _Source(file, on_read)
-        try:
-            yield unpacked(io.BufferedReader(source, BUFFER_BYTES))
-        except Exception:
-            if source.failure is not None:
-                raise source.failure from None
-            raise
-
-
 def _content_type(file_name: str) -> str:
     guessed, encoding = mimetypes.guess_type(file_name)
     if encoding is not None:
         return f"application/{encoding}"
     return guessed or "application/octet-stream"
-
-
-class _Source(io.RawIOBase):
-    """What is read of an object; ``failure`` is the storage's, whatever the checker makes of it."""
-
-    def __init__(self, file: Any, on_read: Callable[[int], None] | None) -> None:
-        self.failure: Exception | None = None
-        self._file = file
-        self._on_read = on_read
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        try:
-            self._file.seek(offset, whence)
-        except OSError as error:
-            # Nothing is asked of the storage: the file points to before its own beginning.
-            raise ValueError(f"{error}") from error
-        return int(self._file.tell())
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            data = self._file.read(len(buffer))
-        except Exception as error:
-            self.failure = error
-            raise
-        buffer[: len(data)] = data
-        if self._on_read is not None:
-            self._on_read(self._file.tell())
-        return len(data)

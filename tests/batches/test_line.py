@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from alya_django import ErrorMessage, NotFound, Status, batches
+from alya_django import ErrorMessage, NotFound, RowFailed, Status, batches, register_batch_processor
+from alya_django.testing import drain
 from tests.batches.states import while_running
 from tests.batches.stored import refusing
+from tests.processors import fail_odd
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
@@ -46,3 +50,43 @@ class LineTests:
         with refusing() as caught:
             batches.line(batch_id, line)
         assert str(caught.value) == message
+
+
+class SequelTests:
+    @pytest.mark.rule("RTY-6")
+    def test_follows_a_line_through_retries(self, registry):
+        """What became of it in the children, and in theirs, by batch and oldest first."""
+        failing = {1, 2}
+
+        def process(row):
+            if row.line in failing:
+                raise RowFailed("no")
+
+        register_batch_processor("bank", "pay", process)
+        first = batches.submit("bank", "pay", [1, 2, 3])
+        drain()
+        second = batches.retry(first)
+        drain()
+        failing.clear()
+        third = batches.retry(second, lines=[1])
+        drain()
+        fourth = batches.retry(first, lines=[2])
+        assert batches.line(third, 1) == replace(batches.line(first, 1).sequels[third], sequels={})
+        assert {key: row.status for key, row in batches.line(first, 1).sequels.items()} == {
+            second: Status.FAILED,
+            third: Status.SUCCESS,
+        }
+        assert list(batches.line(first, 2).sequels) == [second, fourth]
+        assert list(batches.line(second, 2).sequels) == []
+        assert batches.line(first, 3).sequels == {}
+
+    def test_takes_as_many_statements_whatever_came_of_it(self, registry, django_assert_num_queries):
+        """One for the batch, one for the rows of the line."""
+        register_batch_processor("bank", "pay", fail_odd)
+        batch_id = batches.submit("bank", "pay", [1])
+        drain()
+        for _ in range(3):
+            batches.retry(batch_id)
+            drain()
+        with django_assert_num_queries(2):
+            assert len(batches.line(batch_id, 1).sequels) == 3

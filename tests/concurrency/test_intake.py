@@ -4,10 +4,11 @@ import pytest
 from django.db import OperationalError, connection
 from psycopg.errors import DeadlockDetected
 
-from alya_django import BatchInput
+from alya_django import BatchInput, batches, register_batch_processor
 from alya_django.db import PostgreSQL
 from alya_django.intake import read_csv
 from alya_django.models import Batch, BatchFile, BatchRow
+from alya_django.testing import drain
 from tests.concurrency.connections import (
     DEADLINE_SECONDS,
     elsewhere,
@@ -17,6 +18,7 @@ from tests.concurrency.connections import (
 )
 from tests.intake.files import CONTENT, faulty_lines, receive, register
 from tests.invariants import check_invariants
+from tests.processors import fail_odd
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("registry")]
 
@@ -61,6 +63,23 @@ class SameFileTests:
         receipt = second.result(DEADLINE_SECONDS)
         assert (first.nrows, receipt.nrows, receipt.nfaulty) == (3, 1, 3)
         assert faulty_lines(receipt)[0] == f"2,has the same debtor as line 2 of batch {first.batch_id}"
+
+
+class ReturnedFileTests:
+    @pytest.mark.rule("FXR-27")
+    def test_of_a_file_and_a_retry_at_the_same_time_one_has_the_line(self) -> None:
+        """The file waits for the retry, and finds its line taken."""
+        register(lambda file, *others: read_csv(file))
+        register_batch_processor("bank", "transfer", fail_odd)
+        parent = receive(b"debtor,amount\nann,1\nbob,2\n").batch_id
+        drain()
+        with open_transaction(lambda: batches.retry(parent)) as child:
+            second = elsewhere(lambda: receive(b"debtor,amount,alya_line\nbob,3,3\n", parent=parent))
+            wait_until(somebody_waits_for_a_lock, "the file waits")
+        receipt = second.result(DEADLINE_SECONDS)
+        assert (receipt.accepted, receipt.reason) == (False, "The file has no usable line.")
+        assert batches.children(parent) == [child]
+        check_invariants()
 
 
 class DeadlockTests:
