@@ -71,7 +71,7 @@ class Site:
     def count(self, kind: str, status: Status) -> int:
         """Return how many batches of a kind and state the admin lists."""
         page = self.get(f"{BATCHES}?{urlencode({'kind': kind, 'status': status.value})}")
-        return page.count('<th class="field-short_id">')
+        return page.count('<th class="field-name">')
 
     def processes(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
