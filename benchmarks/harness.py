@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -33,10 +33,10 @@ TABLES = (
 
 
 @contextmanager
-def alya() -> Iterator[services.PostgreSQL]:
+def alya(settings: str = "benchmarks.settings") -> Iterator[services.PostgreSQL]:
     """Start a PostgreSQL that would survive a crash of the machine, and set up Django on it."""
     with services.postgresql(fsync=True) as server, tempfile.TemporaryDirectory(prefix="alya-storage-") as storage:
-        os.environ.update(DATABASE_URL=server.url, STORAGE_DIR=storage, DJANGO_SETTINGS_MODULE="benchmarks.settings")
+        os.environ.update(DATABASE_URL=server.url, STORAGE_DIR=storage, DJANGO_SETTINGS_MODULE=settings)
         django.setup()
         call_command("migrate", verbosity=0)
         try:
@@ -149,9 +149,15 @@ def compare(ours: Callable[[], float], theirs: Callable[[], float], *, rounds: i
     return sorted(done, key=lambda one: one.ratio)[(rounds - 1) // 2]
 
 
-def report(title: str, figures: Figures) -> None:
-    """Print a table, and last the figures as one line of JSON."""
+def report(title: str, figures: Mapping[str, float | Figures]) -> None:
+    """Print a table, and last the figures as one line of JSON. A figure may have parts, under names of their own."""
     print(f"\n{title}")
     for name, value in figures.items():
-        print(f"  {name:<24}{value:>14,.{0 if abs(value) >= 100 or value == int(value) else 2}f}")
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
+        for part, one in value.items() if isinstance(value, dict) else [("", value)]:
+            decimals = 0 if abs(one) >= 100 or one == int(one) else 2
+            print(f"  {f'{name} {part}'.strip():<24}{one:>14,.{decimals}f}")
+    print(json.dumps({name: _rounded(value) for name, value in figures.items()}))
+
+
+def _rounded(value: float | Figures) -> float | Figures:
+    return {part: round(one, 3) for part, one in value.items()} if isinstance(value, dict) else round(value, 3)
