@@ -81,6 +81,7 @@ bench: env
 	$(BIN)/python -m benchmarks.recovery
 	$(BIN)/python -m benchmarks.chaos
 	$(BIN)/python -m benchmarks.ledger
+	$(BIN)/python -m benchmarks.admin
 	$(BIN)/python -m benchmarks.peers
 
 serve: env

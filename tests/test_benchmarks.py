@@ -83,6 +83,12 @@ class BenchmarkTests:
         figures = run_for_figures("ledger", "--transfers", "100", "--accounts", "20", "--kills", "1")
         assert (figures["discrepancies"], figures["missing"], figures["failed"]) == (0, 0, 0)
 
+    def test_the_pages_of_the_admin_are_measured(self) -> None:
+        """Each page of a small batch is the right one, and takes few statements."""
+        figures = run_for_figures("admin", "--rows", "20000", "--requests", "2")
+        assert figures.keys() >= {"p95_ms", "worst_p95_ms", "progress_endpoint_ms"}
+        assert 0 < figures["max_queries"] <= 12
+
     def test_prune_ends_in_a_line_of_json(self) -> None:
         """A few old rows are deleted while a worker is busy."""
         figures = run_for_figures("prune", "--rows", "2000", "--load", "300000", "--seconds", "0.5")
