@@ -15,11 +15,11 @@ from alya_django import batches, outputs, slow_queries
 from alya_django.admin import audit, masking
 from alya_django.answers import RowOutcome
 from alya_django.models import Batch
+from alya_django.spreadsheets import harmless
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON
 
 LINK_SECONDS = 60
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
 COLUMNS = ("line", "errcode", "field", "values", "attempts", "done_by", "done_at")
 
@@ -62,7 +62,7 @@ def _table(request: HttpRequest, batch: Batch, rows: Iterator[RowOutcome]) -> It
 
 def _cell(value: Any) -> Any:
     """Return a cell that no spreadsheet runs: the file is for people to read."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    return harmless(value) if isinstance(value, str) else value
 
 
 def _base_name(name: str) -> str:

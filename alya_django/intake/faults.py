@@ -11,9 +11,7 @@ from django.core.files.base import File
 from alya_django import outputs
 from alya_django.conf import settings
 from alya_django.intake.objects import object_name
-
-# What a spreadsheet takes for a formula when it opens the file.
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+from alya_django.spreadsheets import harmless
 
 
 class Faults:
@@ -45,8 +43,3 @@ class Faults:
         return outputs.storage().save(
             object_name(settings.FAILED_PREFIX, f"{file_name}.faults.csv"), File(self._spool.buffer)
         )
-
-
-def harmless(text: str) -> str:
-    """Return a text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text

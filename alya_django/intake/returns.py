@@ -17,11 +17,11 @@ from alya_django.answers import ErrorMessage
 from alya_django.checkers import FaultyLine
 from alya_django.exceptions import InvalidState
 from alya_django.intake.csv_reader import read_records
-from alya_django.intake.faults import harmless
 from alya_django.intake.layout import LINE_COLUMN, REASON_COLUMN, Layout, Record
 from alya_django.intake.source import opened
 from alya_django.models import Batch, BatchFile, BatchRow
 from alya_django.querysets import BatchRowQuerySet
+from alya_django.spreadsheets import harmless
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, check_id
 
