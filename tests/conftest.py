@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -28,6 +29,11 @@ from tests.local_storage import use_storage
 Server = TypeVar("Server")
 UUIDS = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 IS_SQLITE = os.environ.get("ALYA_TEST_DATABASE") == "sqlite"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the processes that tests start: what was started in the background ignores it, children too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
