@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from argparse import ArgumentParser
 from dataclasses import asdict
 from datetime import datetime
@@ -36,7 +37,7 @@ class Code(IntEnum):
     UNFINISHED = 6
 
 
-class OperatorCommand(BaseCommand):
+class OperatorCommand(BaseCommand, ABC):
     """A command that prints words for people or, with ``--json``, an object for programs."""
 
     # Whether the project is sound was asked when the workers began.
@@ -54,9 +55,9 @@ class OperatorCommand(BaseCommand):
                 self.stdout.write(json.dumps({"error": str(error)}))
             raise CommandError(str(error), returncode=_code(error)) from None
 
+    @abstractmethod
     def act(self, options: dict[str, Any]) -> None:
         """Do what the command is for; an AlyaError ends it with the code of its kind."""
-        raise NotImplementedError
 
     def tell(self, text: str, value: JSON) -> None:
         """Print a text or, with ``--json``, a value, at once also where nobody sits at a terminal."""
