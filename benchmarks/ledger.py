@@ -55,9 +55,9 @@ def main() -> None:
         started = time.monotonic()
         with subprocess.Popen(COMMAND, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as supervisor:
             for number in range(options.kills):
-                wait_until_ended(batch_id, options.transfers * (number + 1) // (options.kills + 1))
+                wait_until_ended(batch_id, options.transfers * (number + 1) // (options.kills + 1), supervisor)
                 kill_one(supervisor, dice)
-            wait_until_ended(batch_id, options.transfers)
+            wait_until_ended(batch_id, options.transfers, supervisor)
             seconds = time.monotonic() - started
             supervisor.terminate()
         posted = Entry.objects.filter(batch_id=batch_id)
@@ -82,19 +82,27 @@ def transfers(numbers: list[str], count: int, dice: random.Random) -> Iterator[d
         yield {"debtor": debtor, "creditor": creditor, "amount": f"{dice.randint(1, 999)}.00"}
 
 
-def wait_until_ended(batch_id: UUID, count: int) -> None:
-    """Wait until so many rows have ended, or the batch has."""
+def wait_until_ended(batch_id: UUID, count: int, supervisor: subprocess.Popen[bytes]) -> None:
+    """Wait until so many rows have ended, or the batch has; raise if the supervisor does first."""
     from alya_django import batches
 
     while (summary := batches.status(batch_id)).try_later and summary.nsuccess + summary.nfailed < count:
+        check(supervisor)
         time.sleep(ASKED_EVERY_SECONDS)
 
 
 def kill_one(supervisor: subprocess.Popen[bytes], dice: random.Random) -> None:
     """Kill one of the supervisor's processes, as soon as there is one."""
     while not (children := psutil.Process(supervisor.pid).children()):
+        check(supervisor)
         time.sleep(ASKED_EVERY_SECONDS)
     dice.choice(children).kill()
+
+
+def check(supervisor: subprocess.Popen[bytes]) -> None:
+    """Raise if there is nobody left to work."""
+    if supervisor.poll() is not None:
+        raise RuntimeError(f"{' '.join(COMMAND)} ended with {supervisor.returncode}.")
 
 
 if __name__ == "__main__":
