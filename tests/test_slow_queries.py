@@ -4,7 +4,6 @@ import datetime
 import decimal
 import itertools
 import math
-from contextlib import contextmanager
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,7 +16,6 @@ from django.test.utils import CaptureQueriesContext
 from alya_django import (
     AlreadyDone,
     ErrorMessage,
-    InvalidInput,
     NotFound,
     QueryAnswer,
     QueryResult,
@@ -33,6 +31,7 @@ from alya_django import (
 from alya_django.models import Batch, BatchRow
 from alya_django.status import Kind
 from alya_django.testing import drain
+from tests.batches.stored import refusing, stored
 from tests.invariants import check_invariants
 from tests.processors import RecordingQuery, broken, echo
 
@@ -45,21 +44,6 @@ every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
 @pytest.fixture(autouse=True)
 def _empty_cache():
     cache.clear()
-
-
-def stored() -> tuple[list[Any], list[Any]]:
-    """Return all that is stored, to be compared with what is stored later."""
-    return list(Batch.objects.order_by("id").values()), list(BatchRow.objects.order_by("id").values())
-
-
-@contextmanager
-def refusing(error_type: type[Exception] = InvalidInput):
-    """Expect an error that changes nothing, inside a transaction of the caller that can go on."""
-    before = stored()
-    with transaction.atomic():
-        with pytest.raises(error_type) as caught:
-            yield caught
-        assert stored() == before
 
 
 def answer_of(processor, value: Any = 1) -> QueryAnswer:

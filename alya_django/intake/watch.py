@@ -204,6 +204,19 @@ class Watcher:
         self._on_received(claimed.source, claimed.file_type, receipt)
 
 
+def configured_mappings() -> list[Mapping]:
+    """
+    Return the mappings that the project's settings have.
+
+    Raises:
+        InvalidInput: WATCH_TYPES is no list of objects, each with a pattern and a type.
+    """
+    entries = settings.WATCH_TYPES
+    if not isinstance(entries, list | tuple):
+        raise InvalidInput(f"ALYA['WATCH_TYPES'] is {entries!r}.")
+    return [_configured(entry) for entry in entries]
+
+
 class _BackOff:
     """How long each claim that has failed is left alone, twice as long each further time."""
 
@@ -219,19 +232,6 @@ class _BackOff:
 
     def forget(self, token: str) -> None:
         self._until.pop(token, None)
-
-
-def configured_mappings() -> list[Mapping]:
-    """
-    Return the mappings that the project's settings have.
-
-    Raises:
-        InvalidInput: WATCH_TYPES is no list of objects, each with a pattern and a type.
-    """
-    entries = settings.WATCH_TYPES
-    if not isinstance(entries, list | tuple):
-        raise InvalidInput(f"ALYA['WATCH_TYPES'] is {entries!r}.")
-    return [_configured(entry) for entry in entries]
 
 
 def _configured(entry: Any) -> Mapping:
