@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -12,7 +13,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,10 @@ from typing import Any
 SERVER_USERS = ("postgres", "nobody")
 START_SECONDS = 30
 STARTS = 3
+# Below those that systems give to connections: while a server is stopped, none may be given its port.
+PORTS = range(20_000, 32_000)
+# Nobody's seed: tests that share a machine begin with the same one.
+DICE = random.SystemRandom()
 
 
 class ServiceFailed(Exception):
@@ -343,12 +348,15 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return as many different ports that nobody listens on."""
+    """Return as many different ports that nobody listens on, and that no server loses while it is stopped."""
+    ports: list[int] = []
     with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+        while len(ports) < count:
+            port = DICE.choice(PORTS)
+            with suppress(OSError):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
 
 
 def _pgbouncer_program() -> Path:
