@@ -267,15 +267,14 @@ def _behind(place: tuple[datetime, UUID]) -> Q:
 
 
 def _portions(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
-    """Yield batches together whose rows fit in one transaction, and each larger one alone."""
+    """Yield one or more batches: together if their rows fit in one transaction, and each larger one alone."""
     portion: list[Batch] = []
     for batch in batches:
         if portion and sum(one.nrows for one in portion) + batch.nrows > TRANSACTION_ROWS:
             yield portion
             portion = []
         portion.append(batch)
-    if portion:
-        yield portion
+    yield portion
 
 
 def _own_objects(batch: Batch) -> list[str]:

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from alya_django.management.arguments import age, count, lines
+from alya_django.intake.watch import Mapping
+from alya_django.management.arguments import age, count, json_object, lines, mapping, seconds
 
 pytestmark = pytest.mark.sqlite
 
@@ -59,3 +60,49 @@ class LinesTests:
         with pytest.raises(ArgumentTypeError) as caught:
             lines(text)
         assert str(caught.value) == fault
+
+
+class SecondsTests:
+    @pytest.mark.parametrize(("text", "value"), [("0", 0.0), ("2.5", 2.5)])
+    def test_are_a_number(self, text, value) -> None:
+        """Parts of a second too."""
+        assert seconds(text) == value
+
+    @pytest.mark.parametrize("text", ["", "soon", "-1", "nan", "inf"])
+    def test_refuses_what_nobody_can_wait_for(self, text) -> None:
+        """The text is named."""
+        with pytest.raises(ArgumentTypeError) as caught:
+            seconds(text)
+        assert str(caught.value) == f"{text!r} is no number of seconds."
+
+
+class JSONObjectTests:
+    def test_is_an_object(self) -> None:
+        """Of any depth."""
+        assert json_object('{"sender": {"id": 1}}') == {"sender": {"id": 1}}
+
+    @pytest.mark.parametrize(
+        ("text", "fault"),
+        [
+            ("[1]", "'[1]' is no JSON object."),
+            ("{", "'{' is no JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)."),
+        ],
+    )
+    def test_refuses_what_is_none(self, text, fault) -> None:
+        """Whoever typed it learns where it goes wrong."""
+        with pytest.raises(ArgumentTypeError) as caught:
+            json_object(text)
+        assert str(caught.value) == fault
+
+
+class MappingTests:
+    def test_is_a_pattern_and_a_type(self) -> None:
+        """The last sign of equality divides them: a pattern may have one."""
+        assert mapping("a=*.csv=payments") == Mapping("a=*.csv", "payments")
+
+    @pytest.mark.parametrize("text", ["", "*.csv", "*.csv=", "=payments"])
+    def test_refuses_half_of_one(self, text) -> None:
+        """Both must be said."""
+        with pytest.raises(ArgumentTypeError) as caught:
+            mapping(text)
+        assert str(caught.value) == f"{text!r} is not PATTERN=TYPE."
