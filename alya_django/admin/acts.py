@@ -249,7 +249,8 @@ def _retry_effect(batch: Batch) -> str:
         "A child batch with its %(count)s failed or aborted rows will be submitted, and starts at once.",
         count,
     ) % {"count": number(count)}
-    return f"{effect} {_('Lines that another retry has in hand, or has brought to success, are left out.')}"
+    left_out = _("Lines that another retry has in hand, or has brought to success, are left out.")
+    return f"{effect} {left_out}"
 
 
 def _retry_line_obstacle(batch: Batch, line: int) -> str:

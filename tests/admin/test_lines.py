@@ -237,7 +237,7 @@ class RetryLineTests:
         address = links(admin_client.get(line_of(ended, 3)))["Retry this line…"]
         asked = admin_client.get(address)
         assert "A child batch with line 3 alone will be submitted, and starts at once." in text(asked)
-        assert links(asked)["No, take me back"] == line_of(ended, 3)
+        assert links(asked)["No, change nothing"] == line_of(ended, 3)
         assert batches.children(ended) == []
         response = admin_client.post(address, CONFIRM)
         assert response.url == line_of(ended, 3)
