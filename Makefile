@@ -80,6 +80,7 @@ bench: env
 	$(BIN)/python -m benchmarks.verbs --minutes 1
 	$(BIN)/python -m benchmarks.recovery
 	$(BIN)/python -m benchmarks.chaos
+	$(BIN)/python -m benchmarks.watch
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.admin
 	$(BIN)/python -m benchmarks.peers

@@ -5,4 +5,4 @@ class BenchmarksConfig(AppConfig):
     name = "benchmarks"
 
     def ready(self) -> None:
-        from benchmarks import processors  # noqa: F401  (importing registers them)
+        from benchmarks import checkers, processors  # noqa: F401  (importing registers them)

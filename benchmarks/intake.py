@@ -35,7 +35,6 @@ def main() -> None:
     with harness.alya(), tempfile.TemporaryDirectory(prefix="alya-intake-") as folder:
         path = Path(folder, "payments.csv")
         write(path, options.rows)
-        register()
         for _ in range(options.rounds):
             for file_type, of_type in rates.items():
                 harness.empty_tables()
@@ -59,20 +58,6 @@ def write(path: Path, rows: int) -> None:
     with path.open("w") as file:
         file.write("account,amount,reference\n")
         file.writelines(",".join(payment.values()) + "\n" for payment in harness.payments(rows))
-
-
-def register() -> None:
-    from alya_django import register_file_checker
-    from alya_django.intake import read_csv
-
-    register_file_checker("plain", lambda file, *others: read_csv(file), app="benchmarks", op="noop")
-    register_file_checker(
-        "unique",
-        lambda file, *others: read_csv(file),
-        app="benchmarks",
-        op="noop",
-        unique_by=["account", "amount", "reference"],
-    )
 
 
 def fill_keys(keys: int) -> None:

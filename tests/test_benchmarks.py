@@ -77,6 +77,13 @@ class BenchmarkTests:
         assert (figures["lost"], figures["doubled"], figures["stuck"]) == (0, 0, 0)
         assert figures["kills"] == 3
 
+    @pytest.mark.rule("INF-3", "INF-6")
+    def test_files_are_received_once_under_kills(self) -> None:
+        """A few files and kills: each file is one batch or one rejection, and nothing else is left of it."""
+        figures = run_for_figures("watch", "--kills", "3", "--files", "15")
+        assert (figures["accepted"], figures["rejected"]) == (11, 4)
+        assert [figures[name] for name in ("missing", "twice", "left", "strays", "holes")] == [0] * 5
+
     @pytest.mark.rule("ATM-2", "ATM-5")
     def test_money_moves_once(self) -> None:
         """A few transfers and a kill: the books reconcile."""
