@@ -114,6 +114,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
             ("progress/", "progress", require_GET(self.progress_view)),
             ("<path:object_id>/output/", "output", require_GET(self.output_view)),
             ("<path:object_id>/failed-lines/", "failed_lines", require_GET(self.failed_lines_view)),
+            ("<path:object_id>/return-file/", "return_file", require_GET(self.return_file_view)),
         ]
         for act in acts.ACTS:
             view = require_http_methods(["GET", "POST"])(partial(self.act_view, act))
@@ -226,6 +227,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
             report=report.make(batch),
             acts=[(act, self._url(f"batch_{act.name}", batch.pk)) for act in acts.allowed(self, request, batch)],
             may_download=self.has_download_permission(request, batch),
+            may_see_input=permissions.may(request, permissions.INPUT, batch),
             is_batch=batch.kind == Kind.BATCH,
             title=batch.input_file or str(batch),
             subtitle=None,
@@ -249,6 +251,12 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
     def failed_lines_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Download the failed lines of a batch."""
         return downloads.failed_lines(request, self._find_to_download(request, object_id))
+
+    def return_file_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Download the failed rows as a file to be corrected: nothing in it is masked."""
+        batch = self._find_to_download(request, object_id)
+        permissions.demand(request, permissions.INPUT, batch)
+        return downloads.return_file(request, batch)
 
     def page_of(self, batch_id: UUID) -> str:
         """Return the address of a batch's page."""

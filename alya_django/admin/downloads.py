@@ -1,26 +1,27 @@
-"""What is taken out of a batch: its output files, and its failed lines as a file. Each download is logged."""
+"""What is taken out: output files, failed lines, received files and their faults. Each download is logged."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from django.core.files.base import File
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.utils.http import content_disposition_header
 from django.utils.translation import gettext as _
 
-from alya_django import batches, outputs, slow_queries
+from alya_django import batches, intake, outputs, slow_queries
 from alya_django.admin import audit, masking
 from alya_django.answers import RowOutcome
-from alya_django.models import Batch
+from alya_django.exceptions import InvalidState, NotFound
+from alya_django.models import Batch, BatchFile
 from alya_django.spreadsheets import harmless
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON
 
 LINK_SECONDS = 60
-"""What a spreadsheet takes for the beginning of a formula."""
 COLUMNS = ("line", "errcode", "field", "values", "attempts", "done_by", "done_at")
 
 
@@ -28,14 +29,10 @@ def output_file(request: HttpRequest, batch: Batch, name: str) -> HttpResponse:
     """Answer with an output file: by a link that expires where the storage signs such, else as a stream."""
     if name not in batch.output_files:
         raise Http404(_("There is no output file %(name)s.") % {"name": name})
-    audit.log(request, batch, _("Downloaded the output file %(name)s.") % {"name": name})
-    disposition = content_disposition_header(True, _base_name(name)) or "attachment"
-    link = outputs.signed_link(batch.object_names()[name], disposition=disposition, seconds=LINK_SECONDS)
-    if link is not None:
-        return HttpResponseRedirect(link)
     verbs = batches if batch.kind == Kind.BATCH else slow_queries
-    file = verbs.open_output(batch.pk, name)
-    return _safe(FileResponse(file, as_attachment=True, filename=_base_name(name)))
+    response = _stored(batch.object_names()[name], name, lambda: verbs.open_output(batch.pk, name))
+    audit.log(request, batch, _("Downloaded the output file %(name)s.") % {"name": name})
+    return response
 
 
 def failed_lines(request: HttpRequest, batch: Batch) -> HttpResponse:
@@ -48,6 +45,52 @@ def failed_lines(request: HttpRequest, batch: Batch) -> HttpResponse:
     name = f"{batch.app}-{batch.op}-{str(batch.pk)[:8]}-failed.csv"
     response["Content-Disposition"] = content_disposition_header(True, name)
     return _safe(response)
+
+
+def return_file(request: HttpRequest, batch: Batch) -> HttpResponse:
+    """Answer with the failed rows of a batch as a file that can be corrected, and received again."""
+    try:
+        file = intake.return_file(batch.pk)
+    except (InvalidState, NotFound) as refusal:
+        raise Http404(str(refusal)) from refusal
+    audit.log(request, batch, _("Downloaded the return file."))
+    return _safe(FileResponse(file, as_attachment=True, filename=_base_name(file.name or "")))
+
+
+def content(request: HttpRequest, file: BatchFile) -> HttpResponse:
+    """Answer with a received file as it came."""
+    if not file.checksum:
+        raise Http404(_("The file did not arrive whole."))
+    response = _stored(file.object_id, file.file_name, lambda: outputs.open(file.object_id))
+    audit.log(request, file, _("Downloaded the file."))
+    return response
+
+
+def faults(request: HttpRequest, file: BatchFile) -> HttpResponse:
+    """Answer with the faulty lines of a received file, and the reasons."""
+    if not file.error_object_id:
+        raise Http404(_("The file has no faulty line."))
+    response = _stored(file.error_object_id, faults_name(file), lambda: outputs.open(file.error_object_id))
+    audit.log(request, file, _("Downloaded the faulty lines."))
+    return response
+
+
+def faults_name(file: BatchFile) -> str:
+    """Return what the faulty lines of a file are called where they are downloaded."""
+    return f"{file.file_name}.faults.csv"
+
+
+def _stored(object_name: str, name: str, open_object: Callable[[], File[Any]]) -> HttpResponse:
+    """Answer with an object: by a link that expires where the storage signs such, else as a stream."""
+    disposition = content_disposition_header(True, _base_name(name)) or "attachment"
+    link = outputs.signed_link(object_name, disposition=disposition, seconds=LINK_SECONDS)
+    if link is not None:
+        return HttpResponseRedirect(link)
+    try:
+        file = open_object()
+    except FileNotFoundError as error:
+        raise Http404(_("%(name)s is no longer in the storage.") % {"name": name}) from error
+    return _safe(FileResponse(file, as_attachment=True, filename=_base_name(name)))
 
 
 def _table(request: HttpRequest, batch: Batch, rows: Iterator[RowOutcome]) -> Iterator[list[Any]]:

@@ -12,11 +12,12 @@ from django.utils.translation import gettext as _
 
 from alya_django.admin import figure_words, figures, live, words
 from alya_django.admin.figures import Figures
-from alya_django.models import Batch, BatchRow, Worker
+from alya_django.models import Batch, BatchFile, BatchRow, Worker
 from alya_django.status import PENDING, Status
 
 CLAIMED_MAX = 1_000
 CHILDREN_MAX = 20
+FILES_MAX = 20
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Report:
     has_more_hands: bool
     children: list[Batch]
     has_more_children: bool
+    received: list[BatchFile]
     files: list[tuple[str, str]]
     warnings: list[str]
 
@@ -78,6 +80,7 @@ def make(batch: Batch) -> Report:
         has_more_hands=len(claimed) > CLAIMED_MAX,
         children=children[:CHILDREN_MAX],
         has_more_children=len(children) > CHILDREN_MAX,
+        received=list(batch.files.order_by("pk").only("file_name", "size", "nfaulty")[:FILES_MAX]),
         files=[(name, _size(file.size)) for name, file in sorted(batch.saved_files().items())],
         warnings=list(_warnings(batch)),
     )

@@ -253,6 +253,10 @@ class Migration(migrations.Migration):
             model_name='batch',
             constraint=models.CheckConstraint(condition=models.Q(models.Q(('done_at__isnull', False), ('naborted__isnull', False), ('nfailed__isnull', False), ('nrows', django.db.models.expressions.CombinedExpression(django.db.models.expressions.CombinedExpression(models.F('nsuccess'), '+', models.F('nfailed')), '+', models.F('naborted'))), ('nsuccess__isnull', False), ('status__in', ['aborted', 'failed', 'success'])), models.Q(models.Q(('status__in', ['aborted', 'failed', 'success']), _negated=True), ('done_at__isnull', True), ('naborted__isnull', True), ('nfailed__isnull', True), ('nsuccess__isnull', True)), _connector='OR'), name='alya_batch_final'),
         ),
+        migrations.AddIndex(
+            model_name='batchfile',
+            index=models.Index(condition=models.Q(('batch__isnull', True)), fields=['id'], name='alya_file_no_batch'),
+        ),
         migrations.AddConstraint(
             model_name='batchfile',
             constraint=models.UniqueConstraint(condition=models.Q(('is_accepted', True), ('is_repeat', False)), fields=('file_type', 'checksum'), name='alya_file_once'),

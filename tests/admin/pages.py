@@ -11,6 +11,7 @@ from django.http import HttpResponse
 BATCHES = "/admin/alya_django/batch/"
 ROWS = "/admin/alya_django/batchrow/"
 WORKERS = "/admin/alya_django/worker/"
+FILES = "/admin/alya_django/batchfile/"
 
 
 def rows_of(batch_id: object, **query: object) -> str:

@@ -15,6 +15,7 @@ from alya_django import (
     ErrorMessage,
     RowFailed,
     batches,
+    outputs,
     register_batch_processor,
     register_slow_query_processor,
     slow_queries,
@@ -180,6 +181,15 @@ class FailedLinesTests:
     def test_is_offered_where_there_are_any(self, written: UUID, admin_client: Client) -> None:
         """Not of a batch without a failed row."""
         assert "Failed lines (CSV)" not in links(admin_client.get(f"{BATCHES}{written}/change/"))
+
+
+class GoneTests:
+    @pytest.mark.rule("ADM-5")
+    def test_says_that_the_object_is_gone(self, written: UUID, admin_client: Client) -> None:
+        """Whoever has removed it from the storage: there is nothing to give, and nothing to log."""
+        outputs.delete([Batch.objects.get().object_names()["late.csv"]])
+        assert admin_client.get(output(written, "late.csv")).status_code == 404
+        assert logged() == []
 
 
 class AllowedTests:

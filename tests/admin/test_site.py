@@ -13,7 +13,7 @@ from django.urls import path
 
 from alya_django import batches
 from alya_django.admin import BatchAdmin, register
-from alya_django.models import Batch, BatchRow, Worker
+from alya_django.models import Batch, BatchFile, BatchRow, Worker
 from tests.admin.pages import BATCHES, ROWS, WORKERS, column, links, rows_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
@@ -35,7 +35,7 @@ class NoWriting:
 class SiteTests:
     def test_the_default_site_has_the_pages(self) -> None:
         """Installed apps are enough: the pages are found by themselves."""
-        assert all(admin.site.is_registered(model) for model in (Batch, BatchRow, Worker))
+        assert all(admin.site.is_registered(model) for model in (Batch, BatchFile, BatchRow, Worker))
 
     def test_a_site_of_the_project_has_the_pages(self, admin_client: Client, ended: UUID, settings: Any) -> None:
         """Pages of another site lead to pages of the same site."""

@@ -63,19 +63,20 @@ def everything() -> dict[str, list[dict[str, Any]]]:
 
 @pytest.fixture
 def ids(registry: Any) -> list[object]:
-    """A batch that waits, one that is queued, one that has ended with a file, a row and a worker."""
+    """A batch that waits, one that is queued, one that has ended with a file, a row, a worker and a received file."""
     register_batch_processor("bank", "transfer", write_lines)
     ended = batches.submit("bank", "transfer", [{"late.csv": "a"}])
     drain()
     queued, waiting = batches.submit("bank", "other", [{}]), batches.submit("bank", "other", [{}], wait=True)
     worker = Worker.objects.create(name="w", host="h", pid=1, version="1")
-    return [ended, queued, waiting, BatchRow.objects.earliest("pk").pk, worker.pk]
+    file = BatchFile.objects.create(object_id="in/f", error_object_id="failed/f", checksum="00", file_name="f.csv")
+    return [ended, queued, waiting, BatchRow.objects.earliest("pk").pk, worker.pk, file.pk]
 
 
 @pytest.fixture
 def viewer(staff_client: Callable[..., Client]) -> Client:
     """Somebody who may look at everything, and nothing else."""
-    return staff_client("view_batch", "view_batchrow", "view_worker")
+    return staff_client("view_batch", "view_batchrow", "view_batchfile", "view_worker")
 
 
 class ViewerTests:
