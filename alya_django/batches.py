@@ -100,7 +100,7 @@ def append(batch_id: UUID | str, rows: Iterable[JSON | BatchInput], *, wait: boo
         wait: False releases the batch in the same transaction.
 
     Raises:
-        InvalidState: The batch is no longer waiting; carries its status.
+        InvalidState: The batch is no longer waiting, or is a child, whose lines are its parent's; carries its status.
         InvalidInput: As for ``submit``; nothing is added.
 
     Source: Alya BatchAppend.
@@ -111,6 +111,9 @@ def append(batch_id: UUID | str, rows: Iterable[JSON | BatchInput], *, wait: boo
         batch = Batch.objects.primary().lock(batch_id, Kind.BATCH)
         if batch.status != Status.WAIT:
             raise _wrong_state(batch, "takes no more rows")
+        if batch.parent_id is not None:
+            # A row's key is that of its line in the first batch: another row's, were there one of this number.
+            raise _wrong_state(batch, "repeats rows of another and takes no others")
         last = BatchRow.objects.primary().filter(batch=batch_id).order_by("-line").values_list("line", flat=True)[:1]
         nrows = lifecycle.insert_rows(batch_id, rows, last_line=last[0], present=batch.nrows)
         state = Status.WAIT if wait else Status.QUEUED

@@ -32,7 +32,7 @@ from alya_django.intake.layout import reading
 from alya_django.intake.lines import Totals, rows
 from alya_django.intake.parent import Parent
 from alya_django.intake.source import opened
-from alya_django.models import Batch, BatchFile, database
+from alya_django.models import Batch, BatchFile, BatchRow, database
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, TEXT_MAX, check_text, encode_object, make_storable
 
@@ -283,7 +283,7 @@ def _insert(record: BatchFile, batch: Batch, order: _Order, faults: Faults) -> N
             raise BadFile("The file has no usable line.")
         nrows = lifecycle.insert_rows(batch.id, chain([first], lines))
     if told.layout is not None:
-        record.metadata["layout"] = told.layout.as_json()
+        record.metadata |= {"layout": told.layout.as_json(), "last_row": _last_row(batch)}
     # An object of the sender's may still be written to; one that was stored here is nobody else's.
     if order.is_stored and _measure(record.object_id).checksum != record.checksum:
         raise BadFile("The object has changed while it was read.")
@@ -292,6 +292,11 @@ def _insert(record: BatchFile, batch: Batch, order: _Order, faults: Faults) -> N
     if totals.declared is not None:
         _compare(batch, totals, faults.count)
     batch.save(using=database().alias, update_fields=SET_BY_CHECKER)
+
+
+def _last_row(batch: Batch) -> int:
+    """Return the id of a batch's last row: what is appended later has a larger one."""
+    return BatchRow.objects.primary().filter(batch=batch).order_by("-pk").values_list("pk", flat=True)[0]
 
 
 def _compare(batch: Batch, totals: Totals, nfaulty: int) -> None:

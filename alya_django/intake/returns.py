@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from uuid import UUID
 
 from django.core.files.base import File
+from django.db.models import Exists, OuterRef
 
 from alya_django.answers import ErrorMessage
 from alya_django.checkers import FaultyLine
@@ -34,9 +35,10 @@ def return_file(batch_id: UUID | str) -> File[Any]:
     Return the failed rows of a finished batch as a CSV file, open to be read; the caller closes it.
 
     Of a batch that came as a CSV file, which its checker has read with ``read_csv``, these are the header and the
-    records of that file, in their order, dialect and encoding. Otherwise, or where the file is gone or has not all of
-    the rows, the columns are the fields of the inputs. Two more follow: ``alya_line`` names the row, and is what makes
-    the file the rows' own when it comes back with ``process(parent=...)``; ``alya_reason`` is for people.
+    records of that file, in their order, dialect and encoding. Otherwise, or where the file is gone or lacks one of
+    the rows, such as one that was appended, the columns are the fields of the inputs. Two more follow: ``alya_line``
+    names the row, and is what makes the file the rows' own when it comes back with ``process(parent=...)``;
+    ``alya_reason`` is for people.
 
     Rows that a retry has in hand, or has brought to success, are not among them.
 
@@ -51,7 +53,7 @@ def return_file(batch_id: UUID | str) -> File[Any]:
     if not (nrows := rows.count()):
         raise _wrong_state(batch, "has no failed row to return")
     source = _source_of(batch)
-    file = None if source is None else _from_source(source, rows, nrows)
+    file = None if source is None or _are_appended(rows, source) else _from_source(source, rows, nrows)
     name = batch.input_file if source is None else source.file_name
     return File(_from_inputs(rows) if file is None else file, f"{name or batch.pk}.return.csv")
 
@@ -70,6 +72,14 @@ def _source_of(batch: Batch) -> BatchFile | None:
             return file if "layout" in file.metadata else None
         ancestor = Batch.objects.primary().values_list("parent", flat=True).get(pk=ancestor)
     return None
+
+
+def _are_appended(rows: BatchRowQuerySet, source: BatchFile) -> bool:
+    """Tell whether a row has the line of one that was appended: the file may have another record of that number."""
+    appended = BatchRow.objects.primary().filter(
+        batch=source.batch_id, line=OuterRef("line"), pk__gt=source.metadata["last_row"]
+    )
+    return bool(rows.filter(Exists(appended)).order_by("line").values_list("line")[:1])
 
 
 def _from_source(source: BatchFile, rows: BatchRowQuerySet, nrows: int) -> BinaryIO | None:

@@ -57,6 +57,19 @@ class AppendTests:
         assert caught.value.status is status
         check_invariants()
 
+    @pytest.mark.rule("APP-6")
+    def test_refuses_a_child(self, registry):
+        """The number of a new row is that of another row of its parent, and so would be its key."""
+        child = batches.retry(put_into(Status.FAILED), wait=True)
+        nrows = batches.status(child).nrows
+        with refusing(InvalidState) as caught:
+            batches.append(child, [6])
+        assert str(caught.value) == (
+            f"The batch {child} repeats rows of another and takes no others: its status is wait."
+        )
+        assert batches.status(child).nrows == nrows
+        check_invariants()
+
     @pytest.mark.rule("APP-1")
     def test_refuses_a_running_batch(self, registry):
         """A batch that has started takes no more rows."""

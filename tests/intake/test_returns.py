@@ -9,6 +9,7 @@ import pytest
 
 from alya_django import (
     BatchInput,
+    FaultyLine,
     InvalidInput,
     InvalidState,
     NotFound,
@@ -65,6 +66,12 @@ def receive(file: bytes | str = SOURCE, **options) -> Receipt:
 def returned(batch_id) -> bytes:
     with return_file(batch_id) as file:
         return file.read()
+
+
+def debtors(batch_id) -> list[tuple[str, str]]:
+    """Return the lines and debtors of a return file that has the fields of the inputs."""
+    records = csv.DictReader(returned(batch_id).decode().splitlines())
+    return [(record["alya_line"], record["debtor"]) for record in records]
 
 
 def lines(batch_id) -> list[tuple[int, str]]:
@@ -190,6 +197,36 @@ class ReturnFileTests:
             ["", "", "", "7", "4"],
         ]
         assert records[0][5] == "processing_error (ZeroDivisionError: division by zero)"
+
+    @pytest.mark.rule("FXR-26")
+    @pytest.mark.parametrize("line", [3, 5, 9], ids=["faulty", "trailer", "past the end"])
+    def test_an_appended_row_is_no_record_of_the_file(self, line):
+        """Not of the faulty line whose number it has, nor of the trailer's, also where a retry of it has failed."""
+
+        def check(file, *others):
+            for row in read_csv(file):
+                if row.input["debtor"] != "end":
+                    yield FaultyLine(3, "is bad") if row.line == 3 else row
+
+        register_file_checker("txn", check, app="bank", op="transfer")
+        parent = receive(b"debtor,amount\nann,x\nbob,y\ncid,1\nend,1\n", wait=True).batch_id
+        batches.append(parent, [BatchInput(line, {"debtor": "eve", "amount": "z"})], wait=False)
+        drain()
+        assert debtors(parent) == [("2", "ann"), (str(line), "eve")]
+        child = batches.retry(parent)
+        drain()
+        assert debtors(child) == [("2", "ann"), (str(line), "eve")]
+
+    @pytest.mark.rule("FXR-26")
+    def test_a_row_with_a_number_of_its_checkers_own_is_no_record_of_the_file(self):
+        """What that number is in the file nobody knows."""
+
+        def check(file, *others):
+            return (BatchInput(10 * row.line, row.input) for row in read_csv(file))
+
+        register_file_checker("txn", check, app="bank", op="transfer")
+        parent = receive(b"debtor,amount\nann,x\n").batch_id
+        assert debtors(parent) == [("20", "ann")]
 
     @pytest.mark.rule("FXR-26")
     @pytest.mark.parametrize("why", ["appended", "gone", "no form", "not read"])
