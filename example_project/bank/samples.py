@@ -1,5 +1,7 @@
-"""A bank to look at: accounts, transfers among them, and a batch or slow query in every state. Always the same."""
+"""A bank to look at: accounts, transfers, a batch or slow query in every state, and files. Always the same."""
 
+import csv
+import io
 import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,7 +12,7 @@ from uuid import UUID
 from django.db import transaction
 from django.utils import timezone
 
-from alya_django import AlreadyDone, Status, batches, slow_queries
+from alya_django import AlreadyDone, Status, batches, intake, slow_queries
 from alya_django.status import Kind
 from example_project.bank import ledger
 from example_project.bank.models import Account, Limit
@@ -33,6 +35,11 @@ BAD_TRANSFERS = (
     {"debtor": "1001", "creditor": "1001", "amount": "1.50", "text": "To oneself"},
     {"debtor": "1009", "creditor": "1002", "amount": "9999.99", "text": "More than there is"},
 )
+FAULTY_PAYMENTS = (
+    {"debtor": "1001", "creditor": "1002", "amount": "1,50", "text": "A comma"},
+    {"debtor": "", "creditor": "1002", "amount": "1.50", "text": "From nobody"},
+)
+NO_PAYMENTS = "day,name\n2026-12-25,Christmas\n"
 SCREENED_NAMES = 10_000
 REPORT_SECONDS = 3_600
 DAYS = 3_650
@@ -96,9 +103,11 @@ def ensure_samples() -> dict[UUID, Sample]:
     """
     Have a batch and a slow query in every state that they can have, or on the way there, and return them by id.
 
-    In one transaction: workers see all of them at once, and none that is only about to be aborted.
+    In one transaction: workers see all of them at once, and none that is only about to be aborted. A file is among
+    what was received that could not be accepted.
     """
     open_accounts()
+    intake.process(file=NO_PAYMENTS, file_name="holidays.csv", file_type="payments", unique_key="sample rejected")
     return {sample.ensure(): sample for sample in SAMPLES}
 
 
@@ -110,12 +119,35 @@ def abort_reports() -> None:
                 slow_queries.abort(query.id)
 
 
-def _transfer(nrows: int, *, seed: int, bad: bool = False, wait: bool = False) -> Callable[[str], UUID]:
+def _transfer(nrows: int, *, seed: int, bad: bool = False) -> Callable[[str], UUID]:
     def submit(unique_key: str) -> UUID:
         rows = [*transfers(nrows, seed=seed), *(BAD_TRANSFERS if bad else ())]
         return batches.submit(
-            "bank", "transfer", rows, wait=wait, requested_by="sample", input_file="sample.csv", unique_key=unique_key
+            "bank", "transfer", rows, requested_by="sample", input_file="sample.csv", unique_key=unique_key
         )
+
+    return submit
+
+
+def _payments(nrows: int, *, seed: int) -> Callable[[str], UUID]:
+    """Receive a file whose last lines are faulty."""
+
+    def submit(unique_key: str) -> UUID:
+        file = io.StringIO()
+        writer = csv.DictWriter(file, ["debtor", "creditor", "amount", "text"])
+        writer.writeheader()
+        writer.writerows([*transfers(nrows, seed=seed), *FAULTY_PAYMENTS])
+        receipt = intake.process(
+            file=file.getvalue(),
+            file_name="payments.csv",
+            file_type="payments",
+            wait=True,
+            requested_by="sample",
+            unique_key=unique_key,
+            allow_duplicate=True,
+        )
+        assert receipt.batch_id is not None
+        return receipt.batch_id
 
     return submit
 
@@ -149,7 +181,7 @@ SAMPLES = (
     Sample(Kind.SLOW_QUERY, Status.SUCCESS, _statement("1001")),
     Sample(Kind.SLOW_QUERY, Status.FAILED, _statement("9999")),
     Sample(Kind.SLOW_QUERY, Status.ABORTED, _report),
-    Sample(Kind.BATCH, Status.WAIT, _transfer(50, seed=1, wait=True)),
+    Sample(Kind.BATCH, Status.WAIT, _payments(50, seed=1)),
     Sample(Kind.BATCH, Status.QUEUED, _screening("night", 1_000)),
     Sample(Kind.BATCH, Status.IN_PROGRESS, _screening("bank", SCREENED_NAMES)),
     Sample(Kind.BATCH, Status.SUCCESS, _transfer(200, seed=2)),

@@ -14,6 +14,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from alya_django import ErrorMessage, Row, RowFailed, Status, batches, slow_queries
+from alya_django.models import BatchFile
 from alya_django.status import Kind
 from alya_django.testing import drain
 from example_project.bank import ledger, processors, samples
@@ -384,6 +385,14 @@ class SamplesTests:
         made = samples.ensure_samples()
         assert waiting not in made
         assert Status.WAIT in {sample.status for sample in made.values()}
+
+    def test_files_were_received(self) -> None:
+        """One is a batch, but for its faulty lines, and one was rejected; again, they are the same."""
+        for _ in range(2):
+            samples.ensure_samples()
+            rejected, accepted = BatchFile.objects.order_by("file_name")
+            assert (rejected.is_accepted, accepted.is_accepted) == (False, True)
+            assert accepted.nfaulty == 2
 
     def test_the_command_says_what_there_is(self, capsys: pytest.CaptureFixture[str]) -> None:
         """``manage.py sample`` can be run at any time."""
