@@ -73,6 +73,7 @@ bench: env
 	$(BIN)/python -m benchmarks.throughput --processes 2 --rows 1000000 --rounds 3
 	$(BIN)/python -m benchmarks.throughput --processes 2 --history 10000000 --rounds 3
 	$(BIN)/python -m benchmarks.finish
+	$(BIN)/python -m benchmarks.year
 	$(BIN)/python -m benchmarks.prune
 	$(BIN)/python -m benchmarks.latency
 	$(BIN)/python -m benchmarks.fairness

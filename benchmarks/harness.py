@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 import django
@@ -46,14 +46,14 @@ def alya(settings: str = "benchmarks.settings") -> Iterator[services.PostgreSQL]
 
 
 @contextmanager
-def worker() -> Iterator[subprocess.Popen[bytes]]:
-    """Start a worker command, and stop it when the block ends."""
+def worker(processes: int = 1) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a worker command, wait until its processes are there, and stop it when the block ends."""
     from alya_django.models import Worker
 
-    command = [sys.executable, "-m", "django", "alya_worker"]
+    command = [sys.executable, "-m", "django", "alya_worker", "--processes", f"{processes}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            while not Worker.objects.exists():
+            while Worker.objects.count() < processes:
                 if process.poll() is not None:
                     raise RuntimeError(f"{' '.join(command)} failed.")
                 time.sleep(START_ASKED_EVERY_SECONDS)
@@ -98,17 +98,18 @@ def wait_for_start() -> None:
 
 
 @contextmanager
-def memory_growth(growth: list[float]) -> Iterator[None]:
-    """Add to a list by how many megabytes this process grew at most."""
+def memory_growth(growth: list[float], process: psutil.Process | None = None) -> Iterator[None]:
+    """Add to a list by how many megabytes a process, this one if none is given, grew at most."""
     gc.collect()
-    process = psutil.Process()
+    process = process or psutil.Process()
     idle = peak = process.memory_info().rss
     ended = threading.Event()
 
     def watch() -> None:
         nonlocal peak
         while not ended.wait(SAMPLE_SECONDS):
-            peak = max(peak, process.memory_info().rss)
+            with suppress(psutil.NoSuchProcess):
+                peak = max(peak, process.memory_info().rss)
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -65,6 +65,23 @@ class BenchmarkTests:
         assert figures["verbs"] > 0
         assert [figures[name] for name in ("deadlocks_seen_by_callers", "broken_invariants", "stuck")] == [0, 0, 0]
 
+    def test_a_month_of_flights_is_no_year(self) -> None:
+        """Another file than that of the year: its counts are those of the flights, whatever they are."""
+        figures = run_for_figures("year", "--file", "example_project/flights/data/flights_2013_01.csv.gz")
+        counts = {name: figures[name] for name in ("rows", "success", "cancelled", "diverted", "late")}
+        assert counts == {"rows": 27_004, "success": 26_398, "cancelled": 521, "diverted": 85, "late": 6_001}
+        assert figures["rss_growth_mb"] == max(figures["submit_mb"], figures["worker_mb"])
+
+    def test_a_file_that_cannot_be_submitted_ends_the_year_at_once(self, tmp_path) -> None:
+        """It says what the command said, and waits for nothing."""
+        path = tmp_path / "flights.csv"
+        path.write_text("carrier,flight\n")
+        command = [sys.executable, "-m", "benchmarks.year", "--file", str(path)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert "alya_submit ended with 4: CommandError: " in done.stderr
+        assert "was rejected" in done.stderr
+
     def test_fuzz_finds_nothing(self) -> None:
         """A few seconds of spoilt files crash no reader."""
         figures = run_for_figures("fuzz", "--minutes", "0.05")
