@@ -26,7 +26,7 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
 
     ordering = ("-id",)
     list_per_page = 25
-    list_display = ("name", "state", "batch_link", "faulty", "length", "received")
+    list_display = ("name", "state", "batch_link", "faulty", "received")
     list_filter = FILTERS
     fieldsets = (
         (None, {"fields": ("file_name", "file_type", "outcome", "reason", "batch_link")}),
@@ -88,8 +88,8 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
 
     @admin.display(description=_("file"))
     def name(self, file: BatchFile) -> str:
-        form = '{}<br><span class="alya-figures">{}</span>'
-        return format_html(form, words.short(file.file_name), words.short(file.file_type))
+        form = '{}<br><span class="alya-figures">{}, {}</span>'
+        return format_html(form, words.short(file.file_name), words.short(file.file_type), self.length(file))
 
     @admin.display(description=_("state"))
     def state(self, file: BatchFile) -> str:
@@ -109,10 +109,6 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
     def faulty(self, file: BatchFile) -> str:
         return words.number(file.nfaulty)
 
-    @admin.display(description=_("size"))
-    def length(self, file: BatchFile) -> str:
-        return filesizeformat(file.size)
-
     @admin.display(description=_("received at"))
     def received(self, file: BatchFile) -> str:
         return words.moment(file.received_at)
@@ -127,6 +123,10 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
     @admin.display(description=_("reason"))
     def reason(self, file: BatchFile) -> str:
         return file.error_message or words.NOTHING
+
+    @admin.display(description=_("size"))
+    def length(self, file: BatchFile) -> str:
+        return filesizeformat(file.size)
 
     @admin.display(description=_("processed at"))
     def processed(self, file: BatchFile) -> str:

@@ -21,7 +21,7 @@ from tests.processors import fail_odd
 
 pytestmark = pytest.mark.django_db
 
-NAME, STATE, BATCH, FAULTY, SIZE, RECEIVED = range(6)
+NAME, STATE, BATCH, FAULTY, RECEIVED = range(5)
 QUERIES_MAX = 12
 GOOD = b"1\n2\n"
 FAULTY_FILE = b"1\nx\n=3\n4\n"
@@ -75,7 +75,11 @@ class FileListTests:
         receive(b"end", "tuesday.csv")
         BatchFile.objects.create(object_id="in/half.csv", file_name="half.csv", file_type="payments")
         rows = table(admin_client.get(FILES))
-        assert [row[NAME] for row in rows] == ["half.csv payments", "tuesday.csv payments", "monday.csv payments"]
+        assert [row[NAME] for row in rows] == [
+            "half.csv payments, 0 bytes",
+            "tuesday.csv payments, 3 bytes",
+            "monday.csv payments, 9 bytes",
+        ]
         assert [row[STATE] for row in rows] == [
             "◔ not decided",
             "✕ rejected The file ends too soon.",
@@ -83,16 +87,15 @@ class FileListTests:
         ]
         assert [row[BATCH] for row in rows] == ["-", "-", str(accepted.batch_id)[:8]]
         assert [row[FAULTY] for row in rows] == ["0", "1", "2"]
-        assert [row[SIZE] for row in rows] == ["0 bytes", "3 bytes", "9 bytes"]
 
     @pytest.mark.rule("ADM-70")
     @pytest.mark.parametrize(
         ("query", "names"),
         [
-            ("outcome=accepted", ["monday.csv payments"]),
-            ("outcome=rejected", ["orders.csv orders"]),
+            ("outcome=accepted", ["monday.csv payments, 4 bytes"]),
+            ("outcome=rejected", ["orders.csv orders, 3 bytes"]),
             ("outcome=undecided", []),
-            ("file_type=orders", ["orders.csv orders"]),
+            ("file_type=orders", ["orders.csv orders, 3 bytes"]),
             ("file_type=none", []),
             ("outcome=none", []),
         ],
@@ -108,7 +111,7 @@ class FileListTests:
         receive(file_name="<script>alert(1)</script>.csv")
         response = admin_client.get(FILES)
         assert "<script>alert(1)" not in response.content.decode()
-        assert column(response) == ["<script>alert(1)</script>.csv payments"]
+        assert column(response) == ["<script>alert(1)</script>.csv payments, 4 bytes"]
 
     @pytest.mark.rule("ADM-70")
     def test_costs_the_same_for_many(self, admin_client: Client) -> None:
@@ -221,7 +224,7 @@ class FilePermissionTests:
         settings.ALYA = {"ADMIN_SCOPE": f"{__name__}.only_bank"}
         own, others = receive(), receive(file_name="orders.csv", file_type="orders")
         response = admin_client.get(FILES)
-        assert column(response) == ["monday.csv payments"]
+        assert column(response) == ["monday.csv payments, 4 bytes"]
         assert "orders" not in text(response)
         assert admin_client.get(page_of(others)).status_code == 302
         assert admin_client.get(page_of(others, "content")).status_code == 404
