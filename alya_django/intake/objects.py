@@ -38,16 +38,25 @@ def sanitise(file_name: str) -> str:
     return file_name.translate(_FORBIDDEN)
 
 
-def object_name(prefix: str, file_name: str) -> str:
+def plain_name(file_name: str) -> str:
     """
-    Return a new name for an object: the prefix, a token that no other has, and the sanitised name of the file.
+    Return the sanitised name of a file as one that can be given to a file in any folder, and does not hide there.
 
-    Whatever the file's name is, the result stays below the prefix. It is cut to NAME_BYTES_MAX, its extension kept.
+    It is cut to NAME_BYTES_MAX, its extension kept.
     """
     name = "".join(char if char.isprintable() else "_" for char in sanitise(file_name))
     if not name or name.startswith("."):
         name = f"_{name[1:]}"
-    return f"{prefix.strip('/')}/{uuid4().hex}/{_cut(name)}".lstrip("/")
+    return _cut(name)
+
+
+def object_name(prefix: str, file_name: str) -> str:
+    """
+    Return a new name for an object: the prefix, a token that no other has, and the sanitised name of the file.
+
+    Whatever the file's name is, the result stays below the prefix.
+    """
+    return f"{prefix.strip('/')}/{uuid4().hex}/{plain_name(file_name)}".lstrip("/")
 
 
 def save(name: str, source: Any) -> Stored:

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import json
 import sys
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from alya_django import Receipt, Status, batches
 from alya_django.management.commands import alya_submit
 from alya_django.models import Batch, BatchFile
-from tests.intake.files import CONTENT, register
+from tests.intake.files import CONTENT, a_batch_that_failed, register
 from tests.management.operators import run
 from tests.management.test_terminal import Terminal
 
@@ -96,6 +96,23 @@ class AlyaSubmitTests:
         """Until it is released."""
         (told,) = run("alya_submit", str(path), "--type", "txn", "--wait", "--json").objects
         assert batches.status(told["batch_id"]).status is Status.WAIT
+
+    @pytest.mark.rule("OPS-6", "FXR-27")
+    def test_makes_a_child_of_a_batch(self, path, tmp_path) -> None:
+        """Of what was corrected of its failed rows; a batch that has not ended is refused, and nothing is stored."""
+        parent = a_batch_that_failed()
+        corrected = tmp_path / "corrected.csv"
+        corrected.write_bytes(b"debtor,amount,alya_line,alya_reason\nbob,2.00,4,\n")
+        arguments = [str(corrected), "--type", "txn", "--parent"]
+        (told,) = run("alya_submit", *arguments, str(parent)[:13], "--json").objects
+        summary = batches.status(told["batch_id"])
+        assert (summary.parent, summary.nrows) == (parent, 1)
+        assert batches.line(parent, 4).sequels[UUID(told["batch_id"])].status is Status.QUEUED
+        assert run("alya_submit", *arguments, told["batch_id"])[::2] == (
+            4,
+            f"The batch {told['batch_id']} has not ended: its status is queued.",
+        )
+        assert run("alya_submit", *arguments, "abcdef01")[::2] == (3, "There is no batch and no slow query abcdef01.")
 
     @pytest.mark.rule("OPS-6")
     def test_names_what_is_not_there(self, path, tmp_path) -> None:

@@ -18,7 +18,7 @@ from tests.processors import echo, fail_odd
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite, pytest.mark.usefixtures("registry")]
 
-COMMANDS = ["alya_status", "alya_abort", "alya_release", "alya_retry"]
+COMMANDS = ["alya_status", "alya_abort", "alya_release", "alya_retry", "alya_return_file"]
 
 
 def a_batch(first_digits: str) -> Batch:

@@ -18,7 +18,7 @@ from alya_django.answers import Receipt
 from alya_django.exceptions import InvalidInput, NotFound
 from alya_django.intake import process
 from alya_django.management import arguments
-from alya_django.management.batch_commands import Code, OperatorCommand, receipt_as_json
+from alya_django.management.batch_commands import Code, OperatorCommand, find, receipt_as_json
 from alya_django.management.terminal import bytes_bar
 from alya_django.validation import JSON
 
@@ -42,6 +42,11 @@ class Command(OperatorCommand):
         parser.add_argument("--wait", action="store_true", help="Keep the batch back until it is released.")
         parser.add_argument(
             "--allow-duplicate", action="store_true", help="Also if the same content was accepted before."
+        )
+        parser.add_argument(
+            "--parent",
+            metavar="ID",
+            help="The batch whose failed rows, corrected, the file has; see alya_return_file.",
         )
 
     def act(self, options: dict[str, Any]) -> None:
@@ -68,6 +73,7 @@ class Command(OperatorCommand):
                 wait=options["wait"],
                 requested_by=REQUESTED_BY,
                 allow_duplicate=options["allow_duplicate"],
+                parent=find(options["parent"]).id if options["parent"] else None,
                 on_read=None if show is None else lambda done: show("checking", done),
             )
 
