@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -127,7 +128,8 @@ class _Pruning:
                 status_cache.drop(batch.pk)
             for portion in _portions(batches):
                 self._delete_rows(portion)
-            self._delete_records([batch.pk for batch in batches if self._delete_objects(batch)])
+            received = _received_objects(batches)
+            self._delete_records([batch.pk for batch in batches if self._delete_objects(batch, received[batch.pk])])
 
     def prune_files(self, older_than: timedelta) -> None:
         """Delete the files without a batch that were received so long ago."""
@@ -173,14 +175,11 @@ class _Pruning:
         self.done.rows += self._paced(_deletion(rows))
         self._on_progress(self.done)
 
-    def _delete_objects(self, batch: Batch) -> bool:
-        """Delete a batch's objects; return False if the batch has to wait for the storage."""
+    def _delete_objects(self, batch: Batch, received: list[str]) -> bool:
+        """Delete a batch's objects and those of its file; return False if the batch has to wait for the storage."""
         if self._keep_files:
             return True
-        names = _own_objects(batch)
-        for file in BatchFile.objects.primary().filter(batch=batch):
-            names += _objects_of(file)
-        if not self._remove(names, f"the batch {batch.pk}"):
+        if not self._remove(_own_objects(batch) + received, f"the batch {batch.pk}"):
             return False
         if batch.output_files:
             outputs.delete_folder(batch.pk)
@@ -275,6 +274,14 @@ def _portions(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
             portion = []
         portion.append(batch)
     yield portion
+
+
+def _received_objects(batches: Iterable[Batch]) -> dict[UUID | None, list[str]]:
+    """Return the objects of the files that batches were made of, by batch."""
+    names: dict[UUID | None, list[str]] = defaultdict(list)
+    for file in BatchFile.objects.primary().filter(batch__in=[batch.pk for batch in batches]):
+        names[file.batch_id] += _objects_of(file)
+    return names
 
 
 def _own_objects(batch: Batch) -> list[str]:

@@ -7,7 +7,9 @@ from uuid import UUID, uuid4
 import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage
+from django.db import connection
 from django.db.models.functions import Now
+from django.test.utils import CaptureQueriesContext
 
 from alya_django import (
     BatchInput,
@@ -177,6 +179,21 @@ class PruneTests:
         assert max(steps) == 10
         assert sum(steps) == 35 + 2 * len(small)
         assert nothing_is_left()
+
+    @pytest.mark.rule("PRN-3")
+    def test_takes_as_many_statements_for_many_small_batches_as_for_two(self) -> None:
+        """What belongs to a batch is asked for and deleted together with what belongs to the others."""
+        register_batch_processor("bank", "op", echo)
+        counts = []
+        for number in (2, 20):
+            for _ in range(number):
+                batches.submit("bank", "op", [1])
+            drain()
+            age()
+            with CaptureQueriesContext(connection) as captured:
+                assert pruned().batches == number
+            counts.append(len(captured))
+        assert counts[0] == counts[1]
 
     @pytest.mark.rule("PRN-3")
     def test_goes_on_in_rounds(self, monkeypatch) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from alya_django.engine.sweep import Sweeper
 from alya_django.engine.worker import Worker
 from alya_django.models import Batch, BatchRow, database
 from alya_django.models import Worker as WorkerRecord
+from alya_django.retention import prune
 from alya_django.status import Kind
 from alya_django.testing import drain, isolated_registry
 from tests.processors import echo
@@ -45,6 +47,13 @@ CROWD = """
     )
     INSERT INTO alya_batchrows (batch_id, line, input)
     SELECT id, line, '{}' FROM batches, GENERATE_SERIES(0, 10) AS line WHERE (kind = 'Q') = (line = 0)
+"""
+
+END_CROWD = """
+    UPDATE alya_batches
+    SET status = 'success', nsuccess = nrows, nfailed = 0, naborted = 0, requested_at = '2026-01-01T00:00Z',
+        done_at = '2026-01-01T00:00Z', marked_done_at = '2026-01-01T00:00Z'
+    WHERE app = 'crowd'
 """
 
 
@@ -193,6 +202,22 @@ class PlanTests:
         batch_id = batches.submit("plans", "op", range(10), wait=True)
         assert plans_of(lambda: batches.append(batch_id, range(10))) == []
 
+    @pytest.mark.rule("PRN-3")
+    def test_a_large_batch_is_pruned_without_a_scan(self, plans_of) -> None:
+        """Piece by piece, each found by its lines, though the batch has nearly all rows of the table."""
+        assert plans_of(lambda: prune(timedelta(0), app="plans", op="op", rest=no_rest)) == []
+        assert not Batch.objects.filter(nrows=MANY).exists()
+
+    @pytest.mark.rule("PRN-3")
+    def test_small_batches_are_pruned_without_a_scan(self, plans_of) -> None:
+        """Many together in one statement, each found by its id."""
+        with connection.cursor() as cursor:
+            cursor.execute(CROWD)
+            cursor.execute(END_CROWD)
+            cursor.execute("ANALYZE alya_batches, alya_batchrows")
+        assert plans_of(lambda: prune(timedelta(1), app="crowd", rest=no_rest)) == []
+        assert not Batch.objects.filter(app="crowd").exists()
+
 
 class CrowdTests:
     """5 000 runnable batches of 10 rows and 10 000 queued slow queries at once."""
@@ -215,6 +240,10 @@ class CrowdTests:
         assert kinds == {Kind.BATCH: 10, Kind.SLOW_QUERY: 10}
         read = {query["sql"]: rows_read(query["sql"]) for query in captured}
         assert {statement: rows for statement, rows in read.items() if rows > FEW_READ} == {}
+
+
+def no_rest(seconds: float) -> None:
+    """Prune without resting."""
 
 
 def _finished_like(batch: Batch) -> Batch:
