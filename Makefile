@@ -9,17 +9,18 @@ BIN := $(VENV)/bin
 PGBOUNCER := /usr/sbin/pgbouncer
 CHROMIUM := /usr/bin/chromium
 
-.PHONY: help env demo test lint docs bench serve dist smoke clean
+.PHONY: help env demo demo-files test lint docs bench serve dist smoke clean
 
 help:
-	@echo "make demo   send 27 004 real flights through a batch, on SQLite"
-	@echo "make test   run every test; starts and stops the services it needs"
-	@echo "make lint   ruff, mypy, import-linter, missing migrations"
-	@echo "make docs   build the documentation into var/docs, warnings being errors"
-	@echo "make bench  run every benchmark; starts its own PostgreSQL, and installs the peers it is compared with"
-	@echo "make serve  a demo site with samples and workers, at http://127.0.0.1:$(PORT)/"
-	@echo "make dist   build wheel and sdist"
-	@echo "make smoke  try the wheel in an empty Django project"
+	@echo "make demo        send 27 004 real flights through a batch, on SQLite"
+	@echo "make demo-files  send a file of payments to a bank, until it and the ledger agree, on SQLite"
+	@echo "make test        run every test; starts and stops the services it needs"
+	@echo "make lint        ruff, mypy, import-linter, missing migrations"
+	@echo "make docs        build the documentation into var/docs, warnings being errors"
+	@echo "make bench       run every benchmark; starts its own PostgreSQL, and installs the peers it is compared with"
+	@echo "make serve       a demo site with samples and workers, at http://127.0.0.1:$(PORT)/"
+	@echo "make dist        build wheel and sdist"
+	@echo "make smoke       try the wheel in an empty Django project"
 
 # pip reads dependency groups since 25.1, so the first step is a pip that can.
 $(VENV)/.made: pyproject.toml
@@ -44,6 +45,10 @@ $(CHROMIUM):
 demo: env
 	$(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python manage.py demo
+
+demo-files: env
+	$(BIN)/python manage.py migrate --verbosity 0
+	$(BIN)/python manage.py demo_files
 
 test: SHARED = --numprocesses $(TEST_PROCESSES) --dist loadgroup
 test: env $(PGBOUNCER) $(CHROMIUM)
