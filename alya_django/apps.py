@@ -10,6 +10,8 @@ class AlyaConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from alya_django import own_queries
         from alya_django.checks import register_checks
 
+        own_queries.register()
         register_checks()

@@ -10,7 +10,7 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 from django.core.files.base import File
 
-from alya_django import lifecycle, rebuild, status_cache
+from alya_django import lifecycle, rebuild
 from alya_django.answers import BatchDetails, BatchResult, OutputFile, RowOutcome, Summary
 from alya_django.exceptions import InvalidInput, InvalidState, NotFound
 from alya_django.models import Batch, BatchRow, database
@@ -118,7 +118,7 @@ def append(batch_id: UUID | str, rows: Iterable[JSON | BatchInput], *, wait: boo
         nrows = lifecycle.insert_rows(batch_id, rows, last_line=last[0], present=batch.nrows)
         state = Status.WAIT if wait else Status.QUEUED
         Batch.objects.primary().filter(pk=batch_id).update(nrows=nrows, status=state)
-        _drop_cached(batch_id)
+        lifecycle.drop_cached(batch_id)
         if not wait:
             store.notify()
     return nrows
@@ -238,7 +238,9 @@ def abort(batch_id: UUID | str) -> Summary:
     return lifecycle.abort(batch_id, Kind.BATCH)
 
 
-def retry(batch_id: UUID | str, *, lines: Iterable[int] | None = None, wait: bool = False) -> UUID:
+def retry(
+    batch_id: UUID | str, *, lines: Iterable[int] | None = None, wait: bool = False, unique_key: str | None = None
+) -> UUID:
     """
     Submit a batch's failed and aborted rows again, as a child batch, and return its id.
 
@@ -248,6 +250,8 @@ def retry(batch_id: UUID | str, *, lines: Iterable[int] | None = None, wait: boo
     Args:
         lines: Only these lines of the parent.
         wait: Keep the child back until ``release``.
+        unique_key: Where the app and op have a batch with this key already, its id is returned and nothing is
+            stored: a retry that may be repeated.
 
     Raises:
         InvalidState: The batch has not ended, or has no row to retry; carries its status.
@@ -255,13 +259,13 @@ def retry(batch_id: UUID | str, *, lines: Iterable[int] | None = None, wait: boo
     """
     batch_id = check_id(batch_id)
     wanted = None if lines is None else _check_lines(lines)
-    return database().again(lambda: _retry(batch_id, wanted, wait=wait))
+    return database().again(lambda: _retry(batch_id, wanted, wait=wait, unique_key=unique_key))
 
 
 def children(batch_id: UUID | str) -> list[UUID]:
     """Return the batches that ``retry`` made of this one, oldest first."""
     batch = Batch.objects.primary().find(check_id(batch_id), Kind.BATCH)
-    made = Batch.objects.primary().present().filter(parent=batch.id).order_by("requested_at", "id")
+    made = Batch.objects.primary().present().filter(parent=batch.id, kind=Kind.BATCH).order_by("requested_at", "id")
     return list(made.values_list("id", flat=True))
 
 
@@ -293,24 +297,22 @@ def _release(batch_id: UUID) -> int:
             Batch.objects.primary().filter(pk=batch_id).update(status=Status.QUEUED)
         else:
             raise _wrong_state(batch, "is not waiting")
-        _drop_cached(batch_id)
+        lifecycle.drop_cached(batch_id)
         store.notify()
     return batch.nrows
 
 
-def _retry(batch_id: UUID, lines: set[int] | None, *, wait: bool) -> UUID:
+def _retry(batch_id: UUID, lines: set[int] | None, *, wait: bool, unique_key: str | None) -> UUID:
     with database().transaction():
         parent = Batch.objects.primary().find(batch_id, Kind.BATCH)
         parent = Batch.objects.primary().lock_parent(parent)
         if not Status(parent.status).is_final:
             raise _wrong_state(parent, "has not ended")
-        rows = BatchRow.objects.primary().to_retry(parent)
-        if lines is not None:
-            rows = _only_lines(rows, lines)
-        return lifecycle.store(_child_of(parent, wait=wait), lambda child: _copy_rows(parent, rows, child))
+        child = _child_of(parent, wait=wait, unique_key=unique_key)
+        return lifecycle.store(child, lambda stored: _copy_rows(parent, lines, stored))
 
 
-def _child_of(parent: Batch, *, wait: bool) -> Batch:
+def _child_of(parent: Batch, *, wait: bool, unique_key: str | None) -> Batch:
     return lifecycle.new_batch(
         Kind.BATCH,
         parent.app,
@@ -318,7 +320,7 @@ def _child_of(parent: Batch, *, wait: bool) -> Batch:
         context=parent.context,
         status=Status.WAIT if wait else Status.QUEUED,
         requested_by=parent.requested_by,
-        unique_key=None,
+        unique_key=unique_key,
         input_file=parent.input_file,
         weight=parent.weight,
         parent=parent,
@@ -326,7 +328,11 @@ def _child_of(parent: Batch, *, wait: bool) -> Batch:
     )
 
 
-def _copy_rows(parent: Batch, rows: BatchRowQuerySet, child: Batch) -> None:
+def _copy_rows(parent: Batch, lines: set[int] | None, child: Batch) -> None:
+    # But for the child itself, which is of the family by now and has no row.
+    rows = BatchRow.objects.primary().to_retry(parent)
+    if lines is not None:
+        rows = _only_lines(rows, lines)
     nrows = database().copy_rows(child.id, rows)
     if not nrows:
         raise _wrong_state(parent, "has no row to retry")
@@ -368,12 +374,6 @@ def _check_status(status: Status) -> Status:
 def _wrong_state(batch: Batch, what: str) -> InvalidState:
     state = Status(batch.status)
     return InvalidState(f"The batch {batch.id} {what}: its status is {state.label}.", status=state)
-
-
-def _drop_cached(batch_id: UUID) -> None:
-    """Forget the cached state now, for readers in this transaction, and once more when others may see the new."""
-    status_cache.drop(batch_id)
-    database().after_commit(lambda: status_cache.drop(batch_id))
 
 
 def _pages(batch_id: UUID, rows: Any, after_line: int) -> Iterator[RowOutcome]:

@@ -35,6 +35,7 @@ FIRST_BLOCK_ROWS = 500
 BLOCK_ROWS = 5_000
 BLOCK_CHARS = 8_000_000
 COUNT_MAX = 100_000
+QUERY_LINE = 0
 
 
 def new_batch(
@@ -88,6 +89,33 @@ def store(batch: Batch, insert: Callable[[Batch], None]) -> UUID:
             )
         )
     return batch.id
+
+
+def store_query(
+    app: str,
+    op: str,
+    input: JSON,
+    *,
+    context: JSON = None,
+    requested_by: str = "",
+    unique_key: str | None = None,
+    about: Batch | None = None,
+) -> UUID:
+    """Store a slow query and return its id; one that is about a batch belongs to its family, and goes with it."""
+    query = new_batch(
+        Kind.SLOW_QUERY,
+        app,
+        op,
+        context=context,
+        status=Status.QUEUED,
+        requested_by=requested_by,
+        unique_key=unique_key,
+        nrows=1,
+        parent=about,
+        root_id=None if about is None else about.root_batch_id,
+    )
+    text = encode_json({} if input is None else input, "input")
+    return store(query, lambda stored: database().insert_rows(stored.id, [(QUERY_LINE, text)]))
 
 
 def insert_rows(batch_id: UUID, rows: Iterable[JSON | BatchInput], *, last_line: int = 0, present: int = 0) -> int:
@@ -179,6 +207,12 @@ def abort(batch_id: UUID | str, kind: Kind) -> Summary:
     """
     batch_id = check_id(batch_id)
     return database().again(lambda: _abort(batch_id, kind))
+
+
+def drop_cached(batch_id: UUID) -> None:
+    """Forget the cached state now, for readers in this transaction, and once more when others may see the new."""
+    status_cache.drop(batch_id)
+    database().after_commit(lambda: status_cache.drop(batch_id))
 
 
 def tell_finished(batch: Batch) -> None:

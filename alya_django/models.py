@@ -181,7 +181,7 @@ class Batch(models.Model):
 
     @property
     def is_held(self) -> bool:
-        """Whether nothing is claimed from the batch until it is released, because too many of its rows have failed."""
+        """Whether nothing is claimed from it until it is released: too many failed, or it is to be aborted."""
         return self.held_at is not None and self.status in PENDING
 
     def counts(self, slots: Iterable[BatchProgress] | None = None) -> dict[str, int]:

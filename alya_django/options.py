@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -30,7 +31,8 @@ class Options:
             is ``async def``.
         max_attempts: A row that was put off or has lost its worker so many times fails; None leaves it to
             MAX_ATTEMPTS.
-        time_limit: A row that takes more seconds ends its worker and fails; None leaves it to TIME_LIMIT_SECONDS.
+        time_limit: A row that takes more seconds ends its worker and fails; None leaves it to TIME_LIMIT_SECONDS,
+            and ``math.inf`` lets it take as long as it likes.
         chunk_rows: At most so many rows are claimed at once; None leaves it to CHUNK_ROWS.
         max_failed: A batch with more failed rows, or with a larger share of them where it is below 1, is held.
         retry_on: These exceptions put a row off, as RetryLater does.
@@ -55,7 +57,7 @@ class Options:
     def seconds(self) -> float | None:
         """How long a row may take, None for as long as it likes."""
         limit: float | None = settings.TIME_LIMIT_SECONDS if self.time_limit is None else self.time_limit
-        return limit
+        return None if limit == math.inf else limit
 
 
 def names(kind: Kind) -> list[str]:
@@ -118,7 +120,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         f"a whole number from 1 to {CONCURRENCY_MAX}",
     ),
     "max_attempts": COUNT,
-    "time_limit": (lambda value: _is_number(value) and 0 < value < float("inf"), "a number of seconds above 0"),
+    "time_limit": (lambda value: _is_number(value) and value > 0, "a number of seconds above 0"),
     "chunk_rows": COUNT,
     "max_failed": (
         lambda value: _is_number(value) and value >= 0 and (isinstance(value, int) or value < 1),

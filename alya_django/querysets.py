@@ -15,6 +15,7 @@ from django.db.models.functions import Coalesce, Greatest, Left, Now
 
 from alya_django.conf import settings
 from alya_django.exceptions import NotFound, WrongType
+from alya_django.registry import OWN_APP
 from alya_django.status import FINAL, PENDING, Kind, Status
 from alya_django.validation import TEXT_MAX
 
@@ -71,7 +72,7 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         return self.filter(held_at__isnull=True)
 
     def held(self) -> BatchQuerySet:
-        """Running batches that wait to be released because too many of their rows have failed."""
+        """Batches that wait to be released: too many of their rows have failed, or they are to be aborted."""
         return self.filter(HELD)
 
     def failures(self, slots: BatchProgressQuerySet) -> tuple[int, int]:
@@ -84,6 +85,13 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
     def family_of(self, batch: Batch) -> BatchQuerySet:
         """A batch's first ancestor and all that came of it by retry."""
         return self.present().filter(Q(pk=batch.root_batch_id) | Q(root=batch.root_batch_id))
+
+    def own_about(self, *batches: Batch) -> BatchQuerySet:
+        """Alya's own slow queries about some batches."""
+        return self.present().filter(parent__in=batches, kind=Kind.SLOW_QUERY, app=OWN_APP)
+
+    def unanswered(self) -> BatchQuerySet:
+        return self.exclude(status__in=FINAL)
 
     def beginning_with(self, digits: str) -> BatchQuerySet:
         """Batches whose id begins with these hexadecimal digits, found by their key."""
@@ -176,6 +184,10 @@ class BatchQuerySet(PrimaryQuerySet["Batch"]):
         """
         running = self.unheld().filter(status=Status.IN_PROGRESS, nforgiven=nforgiven)
         return running.update(held_at=Now(), hold_reason=reason)
+
+    def hold_at_once(self, reason: str) -> int:
+        """Hold unfinished batches however few of their rows have failed; those that are held get this reason."""
+        return self.filter(status__in=PENDING).update(held_at=Coalesce("held_at", Now()), hold_reason=reason)
 
     def let_go(self, nfailed: int) -> int:
         """Let held batches go on, and count only what fails from now on."""

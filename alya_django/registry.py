@@ -22,6 +22,8 @@ Processor = TypeVar("Processor")
 Key = tuple[Kind, str, str]
 
 METHODS = {Kind.BATCH: "do_batch_job", Kind.SLOW_QUERY: "do_slow_query"}
+OWN_APP = "alya"
+"""The app of the slow queries that Alya itself submits and answers; no project registers anything for it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +44,11 @@ class Registration:
     def key(self) -> Key:
         """What the registry knows it by."""
         return self.kind, self.app, self.op
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is one of Alya's own."""
+        return self.app == OWN_APP
 
     @property
     def method(self) -> Callable[[Any], Any]:
@@ -153,7 +160,7 @@ registry = Registry()
 
 def register_initializer(app: str, initializer: Any) -> None:
     """Register what makes the init block of an app, in the project's registry; see Registry."""
-    registry.register_initializer(app, initializer)
+    registry.register_initializer(_of_project(app), initializer)
 
 
 @overload
@@ -197,10 +204,18 @@ def register_slow_query_processor(app: str, op: str, processor: Any = None, **op
 
 def _register(kind: Kind, app: str, op: str, processor: Any, options: dict[str, Any]) -> Any:
     def decorate(source: Any) -> Any:
-        registry.register_processor(kind, app, op, source, options)
+        registry.register_processor(kind, _of_project(app), op, source, options)
         return source
 
     return decorate if processor is None else decorate(processor)
+
+
+def _of_project(app: str) -> str:
+    """Return the name of an app that a project may register something for."""
+    name = fold_name(app, "app")
+    if name == OWN_APP:
+        raise InvalidInput(f"{app!r} is the app of Alya's own slow queries; give yours another name.", field="app")
+    return name
 
 
 def _processor(kind: Kind, source: Any, options: dict[str, Any]) -> Any:

@@ -10,13 +10,10 @@ from django.core.files.base import File
 
 from alya_django import lifecycle
 from alya_django.answers import BatchDetails, OutputFile, QueryAnswer, Summary
-from alya_django.models import database
-from alya_django.status import Kind, Status
-from alya_django.validation import JSON, check_id, encode_json
+from alya_django.status import Kind
+from alya_django.validation import JSON, check_id
 
 __all__ = ["aabort", "abort", "aresult", "asubmit", "open_output", "output_files", "recent", "result", "submit"]
-
-LINE = 0
 
 
 def submit(
@@ -42,18 +39,7 @@ def submit(
 
     Source: Alya SlowQuerySubmit.
     """
-    query = lifecycle.new_batch(
-        Kind.SLOW_QUERY,
-        app,
-        op,
-        context=context,
-        status=Status.QUEUED,
-        requested_by=requested_by,
-        unique_key=unique_key,
-        nrows=1,
-    )
-    text = encode_json({} if input is None else input, "input")
-    return lifecycle.store(query, lambda stored: database().insert_rows(stored.id, [(LINE, text)]))
+    return lifecycle.store_query(app, op, input, context=context, requested_by=requested_by, unique_key=unique_key)
 
 
 def result(query_id: UUID | str) -> QueryAnswer:

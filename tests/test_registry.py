@@ -394,7 +394,7 @@ class OptionTests:
             *(("chunk_rows", value, "a whole number above 0") for value in (0, -1, True, "10", 2.5)),
             *(("max_attempts", value, "a whole number above 0") for value in (0, True, 1.5)),
             *(("concurrency", value, "a whole number from 1 to 1000") for value in (0, 1001, None, "2")),
-            *(("time_limit", value, "a number of seconds above 0") for value in (0, -1, float("inf"), "1 s", True)),
+            *(("time_limit", value, "a number of seconds above 0") for value in (0, -1, float("nan"), "1 s", True)),
             *(("max_failed", value, "a whole number of rows, or a share below 1") for value in (-1, 1.5, True, "1%")),
             *(("retry_on", value, "a tuple of exception classes") for value in (OSError, (int,), ("OSError",), None)),
             *(("atomic", value, "True or False") for value in (1, None, "yes")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,8 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from alya_django import batches, slow_queries
-from alya_django.admin import audit, figures, permissions
+from alya_django import batches, own_queries, slow_queries
+from alya_django.admin import asked, audit, figures, permissions
 from alya_django.admin.words import number
 from alya_django.exceptions import InvalidInput, InvalidState, NotFound
 from alya_django.models import Batch, BatchRow, database
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 
 REASON_CHARS_MAX = 300
 BATCHES_MAX = 100
+ROWS_AT_ONCE_MAX = 500
+"""An act on more rows than a request should do itself."""
+ABOUT_TO = {
+    own_queries.ABORT: gettext_lazy("A worker is about to abort it."),
+    own_queries.RETRY: gettext_lazy("A worker is about to retry its failed rows."),
+}
 CONFIRMED = "confirmed"
 
 
@@ -39,7 +45,8 @@ class Act:
     Something to do to a batch.
 
     ``obstacle`` says why it cannot be done, and is empty where it can; ``effect`` says what it will do, and ``do``
-    does it and says what it has done.
+    does it and says what it has done. What is too much for a request, ``by_worker`` leaves to others. It gives way to
+    what a worker is about to do, an op of Alya's own.
     """
 
     name: str
@@ -50,6 +57,23 @@ class Act:
     effect: Callable[[Batch], str]
     do: Callable[[Batch], str]
     needs_reason: bool = False
+    by_worker: ByWorker | None = None
+    gives_way_to: str = ""
+
+
+@dataclass(frozen=True)
+class ByWorker:
+    """
+    How an act is left to a worker.
+
+    ``op`` is that of Alya's own slow query, ``count`` says on how many rows the act is, ``promise`` what will happen,
+    and ``ask`` asks for it, for somebody and a reason, and says what it has asked for.
+    """
+
+    op: str
+    count: Callable[[Batch], int]
+    promise: StrPromise
+    ask: Callable[[Batch, str, str], str]
 
 
 class ReasonForm(forms.Form):
@@ -68,9 +92,10 @@ class ReasonForm(forms.Form):
         self.fields["reason"].required = needs_reason
 
 
-def allowed(model_admin: BatchAdmin, request: HttpRequest, batch: Batch) -> list[Act]:
-    """Return what a person may do to a batch in its state."""
-    return [act for act in ACTS if not act.obstacle(batch) and _may(model_admin, request, act, batch)]
+def allowed(model_admin: BatchAdmin, request: HttpRequest, batch: Batch, under_way: Collection[str]) -> list[Act]:
+    """Return what a person may do to a batch in its state, and with what workers are about to do to it."""
+    possible = [act for act in ACTS if not _obstacle(act, batch, under_way)]
+    return [act for act in possible if _may(model_admin, request, act, batch)]
 
 
 def retry_line(line: int) -> Act:
@@ -135,8 +160,9 @@ def _ask(
     model_admin: BatchAdmin, request: HttpRequest, act: Act, chosen: list[Batch], form: ReasonForm, back: str
 ) -> TemplateResponse:
     """Return the page that says what will happen."""
-    obstacles = {batch.pk: act.obstacle(batch) for batch in chosen}
-    will = [(batch, act.effect(batch)) for batch in chosen if not obstacles[batch.pk]]
+    under_way = asked.under_way(chosen)
+    obstacles = {batch.pk: _obstacle(act, batch, under_way[batch.pk]) for batch in chosen}
+    will = [(batch, _what_will_happen(act, batch)) for batch in chosen if not obstacles[batch.pk]]
     context = {
         **model_admin.admin_site.each_context(request),
         "title": act.question,
@@ -155,13 +181,31 @@ def _ask(
     return TemplateResponse(request, "alya_django/confirm.html", context)
 
 
+def _obstacle(act: Act, batch: Batch, under_way: Collection[str]) -> str:
+    """Return why an act cannot be done now; empty where it can."""
+    return act.obstacle(batch) or (str(ABOUT_TO[act.gives_way_to]) if act.gives_way_to in under_way else "")
+
+
+def _what_will_happen(act: Act, batch: Batch) -> str:
+    by_worker = _for_worker(act, batch)
+    return f"{act.effect(batch)} {by_worker.promise}" if by_worker else act.effect(batch)
+
+
+def _for_worker(act: Act, batch: Batch) -> ByWorker | None:
+    """Return how an act is left to a worker; None if it is small, or no worker is there: then the request does it."""
+    by_worker = act.by_worker
+    if by_worker is None or by_worker.count(batch) <= ROWS_AT_ONCE_MAX or by_worker.op not in own_queries.served():
+        return None
+    return by_worker
+
+
 def _carry_out(request: HttpRequest, act: Act, batch: Batch, reason: str) -> None:
     """Do it and log it, both or none; what cannot be done any more is said."""
     store = database()
 
     def do_and_log() -> str:
         with store.transaction():
-            done = act.do(batch)
+            done = _do(request, act, batch, reason)
             audit.log(request, batch, done, reason=reason)
         return done
 
@@ -178,20 +222,30 @@ def _carry_out(request: HttpRequest, act: Act, batch: Batch, reason: str) -> Non
     figures.forget(batch.pk)
 
 
+def _do(request: HttpRequest, act: Act, batch: Batch, reason: str) -> str:
+    by_worker = _for_worker(act, batch)
+    if by_worker:
+        return by_worker.ask(batch, request.user.get_username(), reason)
+    if act.by_worker:
+        asked.withdraw(batch, act.by_worker.op)
+    return act.do(batch)
+
+
 def _abort_obstacle(batch: Batch) -> str:
     return _("It has ended already.") if Status(batch.status).is_final else ""
 
 
 def _abort_effect(batch: Batch) -> str:
-    ended = batch.counts()["nsuccess"] + batch.counts()["nfailed"]
+    left = _not_ended(batch)
+    ended = batch.nrows - left
     return " ".join(
         [
             ngettext(
                 "%(count)s row that has not ended will be aborted, for good; what a worker is just doing for it is dropped.",  # noqa: E501
                 "%(count)s rows that have not ended will be aborted, for good; what workers are just doing for them is dropped.",  # noqa: E501
-                batch.nrows - ended,
+                left,
             )
-            % {"count": number(batch.nrows - ended)},
+            % {"count": number(left)},
             ngettext(
                 "%(count)s row that has ended stays as it is.",
                 "%(count)s rows that have ended stay as they are.",
@@ -205,8 +259,15 @@ def _abort_effect(batch: Batch) -> str:
 
 def _abort(batch: Batch) -> str:
     verbs = batches if batch.kind == Kind.BATCH else slow_queries
-    naborted = verbs.abort(batch.pk).naborted
-    return ngettext("Aborted %(count)s row.", "Aborted %(count)s rows.", naborted) % {"count": number(naborted)}
+    return asked.aborted(verbs.abort(batch.pk).naborted)
+
+
+def _ask_to_abort(batch: Batch, who: str, reason: str) -> str:
+    held_because = _("%(who)s has asked to abort it (%(reason)s).") % {"who": who, "reason": reason}
+    own_queries.ask_to_abort(batch.pk, requested_by=who, reason=held_because)
+    left = _not_ended(batch)
+    text = ngettext("Asked a worker to abort %(count)s row.", "Asked a worker to abort %(count)s rows.", left)
+    return text % {"count": number(left)}
 
 
 def _release_obstacle(batch: Batch) -> str:
@@ -215,7 +276,7 @@ def _release_obstacle(batch: Batch) -> str:
 
 def _release_effect(batch: Batch) -> str:
     counts = batch.counts()
-    left = batch.nrows - counts["nsuccess"] - counts["nfailed"]
+    left = _not_ended(batch)
     effect = ngettext(
         "%(count)s row can be claimed by workers at once.", "%(count)s rows can be claimed by workers at once.", left
     ) % {"count": number(left)}
@@ -268,9 +329,18 @@ def _retry_line_effect(line: int) -> str:
 
 def _retry(batch: Batch, lines: list[int] | None = None) -> str:
     child = batches.retry(batch.pk, lines=lines)
-    nrows = Batch.objects.primary().get(pk=child).nrows
-    text = ngettext("Retried %(count)s row in batch %(id)s.", "Retried %(count)s rows in batch %(id)s.", nrows)
-    return text % {"count": number(nrows), "id": child}
+    return asked.retried(Batch.objects.primary().get(pk=child).nrows, child)
+
+
+def _ask_to_retry(batch: Batch, who: str, reason: str) -> str:
+    own_queries.ask_to_retry(batch.pk, requested_by=who)
+    count = _to_retry(batch)
+    text = ngettext("Asked a worker to retry %(count)s row.", "Asked a worker to retry %(count)s rows.", count)
+    return text % {"count": number(count)}
+
+
+def _not_ended(batch: Batch) -> int:
+    return batch.nrows - sum(batch.counts().values())
 
 
 def _to_retry(batch: Batch) -> int:
@@ -296,6 +366,16 @@ ABORT = Act(
     _abort_effect,
     _abort,
     needs_reason=True,
+    by_worker=ByWorker(
+        own_queries.ABORT,
+        _not_ended,
+        gettext_lazy(
+            "A worker will do it: once you have confirmed nothing more is claimed from the batch, and its page says "
+            "what came of it."
+        ),
+        _ask_to_abort,
+    ),
+    gives_way_to=own_queries.ABORT,
 )
 RELEASE = Act(
     "release",
@@ -305,6 +385,7 @@ RELEASE = Act(
     _release_obstacle,
     _release_effect,
     _release,
+    gives_way_to=own_queries.ABORT,
 )
 RETRY = Act(
     "retry",
@@ -314,5 +395,12 @@ RETRY = Act(
     _retry_obstacle,
     _retry_effect,
     _retry,
+    by_worker=ByWorker(
+        own_queries.RETRY,
+        _to_retry,
+        gettext_lazy("A worker will do it: the page of the batch says what came of it."),
+        _ask_to_retry,
+    ),
+    gives_way_to=own_queries.RETRY,
 )
 ACTS = (RELEASE, RETRY, ABORT)

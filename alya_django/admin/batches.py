@@ -19,7 +19,19 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET, require_http_methods
 
-from alya_django.admin import acts, downloads, figure_words, figures, lines, live, masking, permissions, report, words
+from alya_django.admin import (
+    acts,
+    asked,
+    downloads,
+    figure_words,
+    figures,
+    lines,
+    live,
+    masking,
+    permissions,
+    report,
+    words,
+)
 from alya_django.admin.acts import Act
 from alya_django.admin.batch_filters import FILTERS
 from alya_django.admin.figures import Figures
@@ -223,9 +235,12 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         """Show a report instead of a form."""
         # Nothing is added here, so there always is one.
         batch = cast("Batch", obj)
+        made = report.make(batch)
+        under_way = asked.to_do(one.query for one in made.asked)
+        possible = acts.allowed(self, request, batch, under_way)
         context.update(
-            report=report.make(batch),
-            acts=[(act, self._url(f"batch_{act.name}", batch.pk)) for act in acts.allowed(self, request, batch)],
+            report=made,
+            acts=[(act, self._url(f"batch_{act.name}", batch.pk)) for act in possible],
             may_download=self.has_download_permission(request, batch),
             may_see_input=permissions.may(request, permissions.INPUT, batch),
             is_batch=batch.kind == Kind.BATCH,
@@ -233,6 +248,14 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
             subtitle=None,
         )
         return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show who did what, and what came of that which workers were asked to do."""
+        batch = self.get_object(request, unquote(object_id))
+        found = [] if batch is None else asked.of(batch)
+        return super().history_view(request, object_id, {"asked": found, **(extra_context or {})})
 
     def progress_view(self, request: HttpRequest) -> JsonResponse:
         """Answer what the pages poll."""

@@ -31,7 +31,11 @@ Sample = tuple[float, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """A batch in figures, at one moment. Times are seconds since 1970 by the database's clock."""
+    """
+    A batch in figures, at one moment. Times are seconds since 1970 by the database's clock.
+
+    ``app`` decides who sees it: of Alya's own slow queries it is that of the batch that they are about.
+    """
 
     id: str
     app: str
@@ -204,7 +208,19 @@ def _ask(ids: list[UUID], earlier: Mapping[UUID, Figures]) -> dict[UUID, Figures
         success_so_far=Subquery(slots.values(total=Sum("nsuccess"))),
         failed_so_far=Subquery(slots.values(total=Sum("nfailed"))),
     )
-    names = ("id", "app", "kind", "status", "nrows", "nsuccess", "nfailed", "naborted", "held_at", "started_at")
+    names = (
+        "id",
+        "app",
+        "parent__app",
+        "kind",
+        "status",
+        "nrows",
+        "nsuccess",
+        "nfailed",
+        "naborted",
+        "held_at",
+        "started_at",
+    )
     rows = batches.values(*names, "now", "moved_at", "success_so_far", "failed_so_far")
     return {row["id"]: _figures(row, earlier.get(row["id"])) for row in rows.order_by()}
 
@@ -214,7 +230,7 @@ def _figures(row: dict[str, Any], earlier: Figures | None) -> Figures:
     now = seconds(row["now"])
     return Figures(
         id=str(row["id"]),
-        app=row["app"],
+        app=row["parent__app"] or row["app"],
         kind=row["kind"],
         status=row["status"],
         nrows=row["nrows"],

@@ -112,7 +112,7 @@ def _show(pages: BatchAdmin, request: HttpRequest, batch: Batch, line: int) -> H
             for label, neighbour in _failed_neighbours(rows, line)
         ],
         sequels=list(_sequels(pages, request, batch, line)),
-        parent=_page_of(pages, batch.parent_id, line) if batch.parent_id else "",
+        parent=_page_of(pages, batch.parent_id, line) if batch.parent_id and batch.kind == Kind.BATCH else "",
     )
 
 
@@ -199,7 +199,7 @@ def _sequels(pages: BatchAdmin, request: HttpRequest, batch: Batch, line: int) -
     for _generation in range(GENERATIONS_MAX):
         if not parents:
             break
-        children = permissions.narrow(Batch.objects.filter(parent__in=parents), request, "app")
+        children = permissions.narrow(Batch.objects.filter(parent__in=parents, kind=Kind.BATCH), request, "app")
         found = {child.pk: child for child in children.order_by("-requested_at", "id")[:CHILDREN_MAX]}
         family.update(found)
         parents = list(found)

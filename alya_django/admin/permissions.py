@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
 from alya_django.conf import settings
-
-if TYPE_CHECKING:
-    from alya_django.models import Batch
+from alya_django.models import Batch
+from alya_django.registry import OWN_APP
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -30,7 +29,7 @@ _SCOPE = "_alya_scope"
 
 def may(request: HttpRequest, permission: str, batch: Batch | None = None) -> bool:
     """Tell whether a person has one of Alya's permissions and, where a batch is given, may see its app."""
-    if batch is not None and not sees_app(request, batch.app):
+    if batch is not None and not _sees(request, batch):
         return False
     user: Any = request.user
     return bool(user.is_active and user.has_perm(f"alya_django.{permission}"))
@@ -59,7 +58,19 @@ def sees_app(request: HttpRequest, app: str) -> bool:
 def narrow(queryset: QuerySet[AnyModel], request: HttpRequest, field: str) -> QuerySet[AnyModel]:
     """Return what a person may see of a queryset, ``field`` being where the app's name is found."""
     apps = scope(request)
-    return queryset if apps is None else queryset.filter(**{f"{field}__in": sorted(apps)})
+    if apps is None:
+        return queryset
+    # What Alya itself does to a batch is seen by those who see the batch.
+    own, about = Q(**{field: OWN_APP}), f"{field.removesuffix('app')}parent__app"
+    seen = Q(**{f"{field}__in": sorted(apps)}) | own & Q(**{f"{about}__in": sorted(apps)})
+    return queryset.filter(Q(**{f"{field}__in": sorted({*apps, OWN_APP})}), seen)
+
+
+def _sees(request: HttpRequest, batch: Batch) -> bool:
+    if sees_app(request, batch.app) or batch.app != OWN_APP or batch.parent_id is None:
+        return sees_app(request, batch.app)
+    about = Batch.objects.filter(pk=batch.parent_id)
+    return any(sees_app(request, app) for app in about.values_list("app", flat=True))
 
 
 def _ask_scope(request: HttpRequest) -> frozenset[str] | None:

@@ -10,10 +10,12 @@ from django.template.defaultfilters import filesizeformat
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from alya_django.admin import figure_words, figures, live, words
+from alya_django.admin import asked, figure_words, figures, live, words
+from alya_django.admin.asked import Asked
 from alya_django.admin.figures import Figures
 from alya_django.models import Batch, BatchFile, BatchRow, Worker
-from alya_django.status import PENDING, Status
+from alya_django.registry import OWN_APP
+from alya_django.status import PENDING, Kind, Status
 
 CLAIMED_MAX = 1_000
 CHILDREN_MAX = 20
@@ -50,6 +52,7 @@ class Report:
     errors: dict[str, str]
     hands: list[Hands]
     has_more_hands: bool
+    asked: list[Asked]
     children: list[Batch]
     has_more_children: bool
     received: list[BatchFile]
@@ -71,15 +74,17 @@ def make(batch: Batch) -> Report:
     """Report on a batch."""
     found = figures.of([batch])
     claimed = _claimed(batch)
-    children = list(batch.children.order_by("-requested_at", "id")[: CHILDREN_MAX + 1])
+    family = list(batch.children.order_by("-requested_at", "id")[: CHILDREN_MAX + 1])
+    children = [child for child in family[:CHILDREN_MAX] if child.kind == Kind.BATCH]
     return Report(
         figures=found[batch.pk],
         events=sorted(_events(batch), key=lambda event: event.at),
         errors={code: words.number(count) for code, count in batch.error_counts().items()},
         hands=list(_hands(claimed[:CLAIMED_MAX], found[batch.pk].read_at)),
         has_more_hands=len(claimed) > CLAIMED_MAX,
-        children=children[:CHILDREN_MAX],
-        has_more_children=len(children) > CHILDREN_MAX,
+        asked=asked.by([query for query in family[:CHILDREN_MAX] if query.app == OWN_APP]),
+        children=children,
+        has_more_children=len(family) > CHILDREN_MAX,
         received=list(batch.files.order_by("pk").only("file_name", "size", "nfaulty")[:FILES_MAX]),
         files=[(name, _size(file.size)) for name, file in sorted(batch.saved_files().items())],
         warnings=list(_warnings(batch)),

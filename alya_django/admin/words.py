@@ -57,6 +57,11 @@ def row_badge(row: BatchRow) -> str:
     return badge(look, ICONS[look], row_state(row))
 
 
+def status_badge(status: Status) -> str:
+    """Return a state that has ended or not as a sign and its word."""
+    return badge(status.value, ICONS[status.value], str(status.label))
+
+
 def badge(look: str, icon: str, text: str) -> str:
     """Return a state as a sign, which style sheets colour by its look, and a word, which says it all."""
     return format_html(

@@ -49,9 +49,13 @@ class Scope:
             and (not self.kinds or entry.kind in self.kinds)
         ]
 
+    def chosen(self) -> list[Registration]:
+        """Return those of them that somebody has chosen: Alya's own go along uninvited, unless their app is named."""
+        return [entry for entry in self.registrations() if not entry.is_own or entry.app in self.apps]
+
     def unserved(self) -> list[tuple[str, str]]:
         """Return the names that no processor within the scope has, each with what it is a name of."""
-        served = self.registrations()
+        served = self.chosen()
         missing: dict[str, Iterable[str]] = {
             "app": self.apps - {entry.app for entry in served},
             "op": self.ops - {entry.op for entry in served},

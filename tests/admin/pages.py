@@ -1,17 +1,32 @@
-"""How the tests read a page: its words, its table and its links."""
+"""Where the pages are, how the tests read one, and what is left of what was done there."""
 
 from __future__ import annotations
 
 import html
 import re
 from urllib.parse import urlencode
+from uuid import UUID
 
+from django.contrib.admin.models import LogEntry
+from django.contrib.messages import get_messages
 from django.http import HttpResponse
+
+from alya_django.models import Batch
 
 BATCHES = "/admin/alya_django/batch/"
 ROWS = "/admin/alya_django/batchrow/"
 WORKERS = "/admin/alya_django/worker/"
 FILES = "/admin/alya_django/batchfile/"
+
+
+def page_of(batch_id: object) -> str:
+    """Return the address of a batch's page."""
+    return f"{BATCHES}{batch_id}/change/"
+
+
+def act_of(batch_id: object, act: str) -> str:
+    """Return the address of an act's question."""
+    return f"{BATCHES}{batch_id}/{act}/"
 
 
 def rows_of(batch_id: object, **query: object) -> str:
@@ -48,6 +63,21 @@ def links(response: HttpResponse) -> dict[str, str]:
     assert response.status_code == 200
     found = re.findall(r'<a [^>]*?href="([^"]*)"[^>]*>(.*?)</a>', response.content.decode(), re.DOTALL)
     return {_words(words): html.unescape(address) for address, words in found}
+
+
+def said(response: HttpResponse) -> list[str]:
+    """Return what the next page tells the person."""
+    return [str(message) for message in get_messages(response.wsgi_request)]
+
+
+def logged() -> list[str]:
+    """Return what the admin's log has, oldest first."""
+    return [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
+
+
+def states() -> dict[UUID, str]:
+    """Return the state of every batch that there is."""
+    return dict(Batch.objects.values_list("pk", "status"))
 
 
 def _words(markup: str) -> str:

@@ -6,7 +6,6 @@ from uuid import UUID
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.messages import get_messages
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -14,29 +13,12 @@ from django.utils import timezone
 from alya_django import Status, batches, register_batch_processor, slow_queries
 from alya_django.models import Batch, BatchErrors, BatchProgress, BatchRow
 from alya_django.testing import drain
-from tests.admin.pages import BATCHES, links, text
+from tests.admin.pages import BATCHES, act_of, links, logged, page_of, said, states, text
 from tests.invariants import check_invariants
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
 CONFIRM = {"confirmed": "yes", "reason": "wrong file"}
-
-
-def page(batch_id: UUID, act: str = "") -> str:
-    return f"{BATCHES}{batch_id}/{act or 'change'}/"
-
-
-def said(response: HttpResponse) -> list[str]:
-    """Return what the next page tells the person."""
-    return [str(message) for message in get_messages(response.wsgi_request)]
-
-
-def logged() -> list[str]:
-    return [entry.get_change_message() for entry in LogEntry.objects.order_by("pk")]
-
-
-def states() -> dict[UUID, str]:
-    return dict(Batch.objects.values_list("pk", "status"))
 
 
 @pytest.fixture
@@ -68,7 +50,7 @@ class AbortTests:
     @pytest.mark.rule("ADM-3")
     def test_says_what_it_will_do(self, half: UUID, admin_client: Client) -> None:
         """How many rows end, how many stay, that there will be no files; and does nothing yet."""
-        shown = text(admin_client.get(page(half, "abort")))
+        shown = text(admin_client.get(act_of(half, "abort")))
         assert (
             "6 rows that have not ended will be aborted, for good; what workers are just doing for them is dropped. "
             "4 rows that have ended stay as they are. There will be no output files."
@@ -79,8 +61,8 @@ class AbortTests:
     @pytest.mark.rule("ADM-3")
     def test_is_done_once_it_is_confirmed(self, half: UUID, admin_client: Client) -> None:
         """The batch is aborted, the person is told and led back, and the log has counts and reason."""
-        response = admin_client.post(page(half, "abort"), CONFIRM)
-        assert (response.status_code, response["Location"]) == (302, page(half))
+        response = admin_client.post(act_of(half, "abort"), CONFIRM)
+        assert (response.status_code, response["Location"]) == (302, page_of(half))
         assert said(response) == [f"bank/payout {half}: Aborted 6 rows."]
         assert states() == {half: "aborted"}
         assert logged() == ["Aborted 6 rows. (wrong file)"]
@@ -90,25 +72,25 @@ class AbortTests:
     def test_needs_a_reason(self, half: UUID, admin_client: Client) -> None:
         """What cannot be undone is not done without one, nor with one too long to keep."""
         for reason, complaint in ((" ", "This field is required."), ("x" * 301, "at most 300 characters")):
-            response = admin_client.post(page(half, "abort"), {"confirmed": "yes", "reason": reason})
+            response = admin_client.post(act_of(half, "abort"), {"confirmed": "yes", "reason": reason})
             assert complaint in text(response)
         assert states() == {half: "inprog"}
 
     def test_a_post_without_the_word_only_asks(self, half: UUID, admin_client: Client) -> None:
         """A form that is posted by mistake changes nothing."""
-        assert "will be aborted" in text(admin_client.post(page(half, "abort")))
+        assert "will be aborted" in text(admin_client.post(act_of(half, "abort")))
         assert states() == {half: "inprog"}
 
     def test_of_a_slow_query(self, admin_client: Client) -> None:
         """A slow query is aborted by its own verb."""
         query = slow_queries.submit("bank", "report", {})
-        response = admin_client.post(page(query, "abort"), CONFIRM)
+        response = admin_client.post(act_of(query, "abort"), CONFIRM)
         assert said(response) == [f"bank/report {query}: Aborted 1 row."]
         assert states() == {query: "aborted"}
 
     def test_of_what_has_ended_is_not_offered(self, ended: UUID, admin_client: Client) -> None:
         """The page says why there is nothing to do."""
-        shown = text(admin_client.get(page(ended, "abort")))
+        shown = text(admin_client.get(act_of(ended, "abort")))
         assert "There is nothing to do." in shown
         assert "It has ended already." in shown
 
@@ -121,7 +103,7 @@ class AbortTests:
             status=Status.SUCCESS, result={}, done_at=timezone.now(), done_by="w"
         )
         BatchProgress.objects.update(nsuccess=9)
-        response = admin_client.post(page(half, "abort"), CONFIRM)
+        response = admin_client.post(act_of(half, "abort"), CONFIRM)
         assert said(response) == [f"bank/payout {half}: nothing was done, its state is failed by now."]
         assert logged() == []
 
@@ -135,7 +117,7 @@ class AbortTests:
             return find(queryset.none(), batch_id, kind)
 
         monkeypatch.setattr(Batch.objects.all().__class__, "find", gone)
-        response = admin_client.post(page(half, "abort"), CONFIRM)
+        response = admin_client.post(act_of(half, "abort"), CONFIRM)
         assert said(response) == [f"bank/payout {half} is there no more."]
 
     @pytest.mark.rule("ADM-3")
@@ -149,7 +131,7 @@ class AbortTests:
 
         monkeypatch.setattr("alya_django.admin.audit.LogEntry.objects.log_actions", fail)
         with pytest.raises(RuntimeError):
-            admin_client.post(page(half, "abort"), CONFIRM)
+            admin_client.post(act_of(half, "abort"), CONFIRM)
         assert states() == {half: "inprog"}
         assert not BatchRow.objects.filter(status=Status.ABORTED).exists()
 
@@ -157,8 +139,8 @@ class AbortTests:
 class ReleaseTests:
     def test_lets_a_waiting_batch_go(self, waiting: UUID, admin_client: Client) -> None:
         """A reason may be given, and need not."""
-        assert "3 rows can be claimed by workers at once." in text(admin_client.get(page(waiting, "release")))
-        response = admin_client.post(page(waiting, "release"), {"confirmed": "yes"})
+        assert "3 rows can be claimed by workers at once." in text(admin_client.get(act_of(waiting, "release")))
+        response = admin_client.post(act_of(waiting, "release"), {"confirmed": "yes"})
         assert said(response) == [f"bank/transfer {waiting}: Released 3 rows."]
         assert states() == {waiting: "queued"}
         assert logged() == ["Released 3 rows."]
@@ -169,13 +151,13 @@ class ReleaseTests:
         assert (
             "6 rows can be claimed by workers at once. "
             "The 1 failure so far is forgiven: only rows that fail from now on count towards its limit."
-        ) in text(admin_client.get(page(held, "release")))
-        admin_client.post(page(held, "release"), {"confirmed": "yes"})
+        ) in text(admin_client.get(act_of(held, "release")))
+        admin_client.post(act_of(held, "release"), {"confirmed": "yes"})
         assert not Batch.objects.get().is_held
 
     def test_of_what_runs_is_not_offered(self, half: UUID, admin_client: Client) -> None:
         """The page says why there is nothing to do."""
-        assert "It is neither waiting nor held." in text(admin_client.get(page(half, "release")))
+        assert "It is neither waiting nor held." in text(admin_client.get(act_of(half, "release")))
 
 
 class RetryTests:
@@ -184,8 +166,8 @@ class RetryTests:
         assert (
             "A child batch with its 5 failed or aborted rows will be submitted, and starts at once. "
             "Lines that another retry has in hand, or has brought to success, are left out."
-        ) in text(admin_client.get(page(ended, "retry")))
-        response = admin_client.post(page(ended, "retry"), {"confirmed": "yes", "reason": "bank is back"})
+        ) in text(admin_client.get(act_of(ended, "retry")))
+        response = admin_client.post(act_of(ended, "retry"), {"confirmed": "yes", "reason": "bank is back"})
         (child,) = batches.children(ended)
         assert said(response) == [f"bank/transfer {ended}: Retried 5 rows in batch {child}."]
         assert logged() == [f"Retried 5 rows in batch {child}. (bank is back)"]
@@ -193,7 +175,7 @@ class RetryTests:
     def test_twice_is_told(self, ended: UUID, admin_client: Client) -> None:
         """The rows that a child has in hand are not taken again."""
         batches.retry(ended)
-        response = admin_client.post(page(ended, "retry"), {"confirmed": "yes"})
+        response = admin_client.post(act_of(ended, "retry"), {"confirmed": "yes"})
         assert said(response) == [f"bank/transfer {ended}: nothing was done, its state is failed by now."]
 
     def test_is_offered_where_there_is_something_to_retry(
@@ -209,7 +191,7 @@ class RetryTests:
             (query, "It is a slow query: ask again instead."),
             (good, "It has no row that failed or was aborted."),
         ):
-            assert why in text(admin_client.get(page(batch_id, "retry")))
+            assert why in text(admin_client.get(act_of(batch_id, "retry")))
 
 
 class ListTests:
@@ -274,15 +256,15 @@ class AllowedTests:
         """By address and by the list: what is permitted works, what is not is refused and changes nothing."""
         client = staff_client("view_batch", f"{act}_batch")
         for name, batch_id in batch_of.items():
-            status = client.get(page(batch_id, name)).status_code
+            status = client.get(act_of(batch_id, name)).status_code
             assert status == (200 if name == act else 403)
         before = states()
         for name in batch_of.keys() - {act}:
             batch_id = batch_of[name]
-            assert client.post(page(batch_id, name), CONFIRM).status_code == 403
+            assert client.post(act_of(batch_id, name), CONFIRM).status_code == 403
             client.post(BATCHES, {"action": f"{name}_chosen", "_selected_action": [str(batch_id)], **CONFIRM})
         assert states() == before
-        assert client.post(page(batch_of[act], act), CONFIRM).status_code == 302
+        assert client.post(act_of(batch_of[act], act), CONFIRM).status_code == 302
         assert len(logged()) == 1
 
     @pytest.mark.rule("ADM-4")
@@ -291,7 +273,7 @@ class AllowedTests:
     ) -> None:
         """A button that would refuse is not there, nor an action."""
         client = staff_client("view_batch", "abort_batch", "retry_batch")
-        offered = {act: links(client.get(page(batch_id))) for act, batch_id in batch_of.items()}
+        offered = {act: links(client.get(page_of(batch_id))) for act, batch_id in batch_of.items()}
         assert "Abort…" in offered["abort"]
         assert "Abort…" in offered["release"]
         assert "Release…" not in offered["release"]
@@ -303,14 +285,14 @@ class AllowedTests:
 
     def test_an_act_needs_the_permission_to_view(self, half: UUID, staff_client: Callable[..., Client]) -> None:
         """Nobody acts on what he may not see."""
-        assert staff_client("abort_batch").post(page(half, "abort"), CONFIRM).status_code == 403
+        assert staff_client("abort_batch").post(act_of(half, "abort"), CONFIRM).status_code == 403
 
     @pytest.mark.rule("ADM-2")
     def test_what_is_out_of_scope_is_not_there(self, admin_client: Client, settings: Any) -> None:
         """Not to be acted on by address, nor by the list."""
         shop = batches.submit("shop", "order", [{}])
         settings.ALYA = {"ADMIN_SCOPE": "tests.admin.test_permissions.only_bank"}
-        assert admin_client.post(page(shop, "abort"), CONFIRM).status_code == 404
+        assert admin_client.post(act_of(shop, "abort"), CONFIRM).status_code == 404
         admin_client.post(BATCHES, {"action": "abort_chosen", "_selected_action": [str(shop)], **CONFIRM})
         assert states() == {shop: "queued"}
 
@@ -324,7 +306,7 @@ class AllowedTests:
             return batch is None
 
         monkeypatch.setattr("alya_django.admin.BatchAdmin.has_abort_permission", refuse)
-        assert admin_client.post(page(half, "abort"), CONFIRM).status_code == 403
+        assert admin_client.post(act_of(half, "abort"), CONFIRM).status_code == 403
         response = admin_client.post(BATCHES, {"action": "abort_chosen", "_selected_action": [str(half)], **CONFIRM})
         assert response.status_code == 403
         assert [batch.pk for batch in asked if batch] == [half, half]
@@ -334,10 +316,10 @@ class AllowedTests:
         """A form of another site does nothing."""
         client = Client(enforce_csrf_checks=True)
         client.force_login(admin_user)
-        assert client.post(page(half, "abort"), CONFIRM).status_code == 403
+        assert client.post(act_of(half, "abort"), CONFIRM).status_code == 403
         assert states() == {half: "inprog"}
 
     @pytest.mark.parametrize("method", ["put", "patch", "delete", "options"])
     def test_other_methods_are_refused(self, method: str, half: UUID, admin_client: Client) -> None:
         """There is asking and confirming, nothing else."""
-        assert getattr(admin_client, method)(page(half, "abort")).status_code == 405
+        assert getattr(admin_client, method)(act_of(half, "abort")).status_code == 405

@@ -81,6 +81,16 @@ class RetryTests:
         assert batches.status(child).nrows == 3
         check_invariants()
 
+    @pytest.mark.rule("RTY-7")
+    @pytest.mark.parametrize("lines", [None, [2]])
+    def test_with_a_key_it_may_be_repeated(self, failed, lines) -> None:
+        """The second time the child is told that there is, with its rows in hand; without a key it is refused."""
+        child = batches.retry(failed, lines=lines, unique_key="k")
+        assert batches.retry(failed, lines=lines, unique_key="k") == child
+        assert batches.children(failed) == [child]
+        with pytest.raises((InvalidInput, InvalidState)):
+            batches.retry(failed, lines=lines)
+
     @pytest.mark.rule("RTY-2")
     def test_tells_the_lineage_both_ways(self, failed) -> None:
         """The child knows its parent, the parent its children, and both the first of the family."""

@@ -7,7 +7,7 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 
-from alya_django import Row, Status, batches, register_batch_processor, register_slow_query_processor
+from alya_django import Row, Status, batches, own_queries, register_batch_processor, register_slow_query_processor
 from alya_django.engine import supervisor
 from alya_django.engine import worker as engine_worker
 from alya_django.management.commands import alya_worker
@@ -142,6 +142,16 @@ class AlyaWorkerTests:
         assert str(raised.value) == (
             f"No processor is registered{where}; AppConfig.ready() is the place to register one."
         )
+
+    @pytest.mark.rule("SCO-4")
+    @pytest.mark.parametrize("options", [[], ["--kind", "slow-query"], ["--op", "abort"]])
+    def test_refuses_to_serve_nothing_of_the_project(self, options, capsys) -> None:
+        """Alya's own slow queries are no reason to start a worker, unless their app is named."""
+        own_queries.register()
+        with pytest.raises(CommandError, match=r"^No processor is registered"):
+            call_command("alya_worker", *options)
+        call_command("alya_worker", "--drain", "--app", "alya")
+        assert capsys.readouterr().out.splitlines()[0].endswith(" serves Alya's own slow queries.")
 
     @pytest.mark.rule("SCO-1")
     def test_refuses_one_name_that_nobody_has(self) -> None:

@@ -32,6 +32,13 @@ def _processes(text: str) -> int:
     return len(os.sched_getaffinity(0)) if text == "auto" else arguments.count(text)
 
 
+def _served(scope: Scope) -> list[str]:
+    """Return what a worker of a scope serves, in words; Alya's own without the names, which tell a project nothing."""
+    entries = scope.registrations()
+    of_project = [f"{entry} ({entry.kind.label})" for entry in entries if not entry.is_own]
+    return of_project if len(of_project) == len(entries) else [*of_project, "Alya's own slow queries"]
+
+
 class Command(BaseCommand):
     help = "Works off batches and slow queries. SIGTERM or SIGINT ends it after the row in hand, a second one at once."
 
@@ -52,7 +59,12 @@ class Command(BaseCommand):
             metavar="N|auto",
             help="So many workers, each in a process of its own; auto: as many as there are processors.",
         )
-        parser.add_argument("--app", action="append", default=[], help="Serve this app only; may be repeated.")
+        parser.add_argument(
+            "--app",
+            action="append",
+            default=[],
+            help="Serve this app only; may be repeated. Without it, also alya, Alya's own.",
+        )
         parser.add_argument("--op", action="append", default=[], help="Serve this op only; may be repeated.")
         parser.add_argument("--kind", choices=arguments.KINDS, help="Serve only batches, or only slow queries.")
 
@@ -62,8 +74,7 @@ class Command(BaseCommand):
         scope = self._scope(options)
         if options["processes"] > 1 and not database().allows_many_writers:
             raise CommandError("SQLite lets one process write at a time: --processes is 1.")
-        served = ", ".join(f"{entry} ({entry.kind.label})" for entry in scope.registrations())
-        self._say(f"Worker serves {served}.")
+        self._say(f"Worker serves {', '.join(_served(scope))}.")
         if options["once"]:
             self._work_once(scope)
             return
@@ -102,7 +113,7 @@ class Command(BaseCommand):
         except InvalidInput as error:
             raise CommandError(str(error)) from None
         unserved = scope.unserved()
-        if unserved or not scope.registrations():
+        if unserved or not scope.chosen():
             narrowed = " and ".join(f"--{field} {name.replace(' ', '-')}" for field, name in unserved)
             where = f" for {narrowed}" if narrowed else ""
             raise CommandError(f"No processor is registered{where}; AppConfig.ready() is the place to register one.")
