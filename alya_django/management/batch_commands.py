@@ -148,6 +148,7 @@ def as_text(batch: Batch) -> str:
         "rows": ", ".join([*rows, f"{batch.nrows - sum(counts.values()):,} to go"]),
         "requested": _when(batch.requested_at) + (f" by {batch.requested_by}" if batch.requested_by else ""),
         "input file": batch.input_file,
+        "totals": batch.totals_mismatch,
         "started": _when(batch.started_at),
         "done": _when(batch.done_at),
         "parent": str(batch.parent_id or ""),

@@ -7,12 +7,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.core.files.base import ContentFile
 from django.dispatch import Signal
 
-from alya_django import InvalidInput, Row, batches, register_batch_processor, registry, signals
+from alya_django import (
+    InvalidInput,
+    Receipt,
+    Row,
+    batches,
+    intake,
+    register_batch_processor,
+    register_file_checker,
+    registry,
+    signals,
+)
 from alya_django.status import Kind, Status
 from alya_django.testing import drain, isolated_registry, process_row
 from example_project.bank.models import Account
@@ -60,10 +72,13 @@ class PythonTests:
     @pytest.mark.parametrize(
         "page",
         [
+            "how-to/control-totals.md",
             "how-to/hold-a-failing-batch.md",
+            "how-to/hostile-files.md",
             "how-to/output-files.md",
             "how-to/receive-files.md",
             "how-to/redis.md",
+            "how-to/return-files.md",
             *OTHERS,
         ],
     )
@@ -164,6 +179,48 @@ class ExactlyOnceTests:
         processor = process if options.pop("is_async", False) else (lambda row: None)
         with pytest.raises(InvalidInput):
             register_batch_processor("bank", "refused", processor, atomic=True, **options)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("folder")
+class ControlTotalsTests:
+    @pytest.fixture(autouse=True)
+    def page(self) -> None:
+        run("how-to/control-totals.md")
+
+    def receive(self, file: str) -> Receipt:
+        return intake.process(file=file, file_name="salaries.csv", file_type="salaries")
+
+    def test_what_is_missing_keeps_the_batch_waiting(self) -> None:
+        """The mismatch is worded as the page shows it."""
+        receipt = self.receive("salary,1001,1200.00\nsalary,1002,\ntrailer,1,1250.00\n")
+        assert receipt.totals_mismatch == "amount: 1250.00 declared, 1200.00 received; faulty lines: 1"
+        assert batches.status(receipt.batch_id).status is Status.WAIT
+
+    def test_a_file_without_its_trailer_is_rejected(self) -> None:
+        """Its rest may be on the way, or lost."""
+        assert self.receive("salary,1001,1200.00\n").reason == "The trailer is missing."
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("folder")
+class ReturnFilesTests:
+    def test_a_line_is_settled_once_it_has_come_back_right(self) -> None:
+        """The page sends back what failed, takes it corrected, and asks what became of it."""
+        page = run("how-to/return-files.md")
+        sent: list[bytes] = []
+        mail = SimpleNamespace(attach=lambda name, content, content_type: sent.append(content))
+        register_batch_processor("bank", "transfer", lambda row: int(row.input["amount"]))
+        register_file_checker(
+            "payments", lambda file, file_name, context: intake.read_csv(file), app="bank", op="transfer"
+        )
+        receipt = intake.process(file="amount\nx\n", file_name="TXN1.csv", file_type="payments")
+        drain(raise_errors=False)
+        page["send_back"](receipt.batch_id, mail)
+        assert not page["is_settled"](receipt.batch_id, 2)
+        page["receive_corrected"](ContentFile(sent[0].replace(b"x,2", b"7,2"), name="TXN1.csv"), receipt.batch_id)
+        drain()
+        assert page["is_settled"](receipt.batch_id, 2)
 
 
 @pytest.mark.slow

@@ -80,6 +80,13 @@ class AlyaStatusTests:
         (told,) = run("alya_status", str(batch_id), "--json").objects
         assert (told["held"], told["hold_reason"]) == (True, "3 rows have failed")
 
+    @pytest.mark.rule("FXR-19")
+    def test_tells_where_totals_do_not_agree(self) -> None:
+        """Whoever asks why a batch waits is told."""
+        batch_id = batches.submit("app", "op", [1], wait=True)
+        Batch.objects.update(totals_mismatch="2 rows declared, 1 received")
+        assert "totals        2 rows declared, 1 received\n" in run("alya_status", str(batch_id)).out
+
     @pytest.mark.rule("OPS-5")
     def test_watches_until_the_end(self, monkeypatch) -> None:
         """A line for each change, and at the end all of it."""
