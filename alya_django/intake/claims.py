@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISDIR
@@ -22,6 +22,10 @@ from alya_django.exceptions import InvalidInput
 
 PROCESSING = ".processing"
 CLAIM, HELD, ASIDE = ".claim", ".file", ".aside"
+
+
+class UnreadableClaim(Exception):
+    """A claim does not say where its file lay, so nobody can receive the file; a person has to look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +111,30 @@ def held_path(folder: Path, token: str) -> Path:
 
 @contextmanager
 def resume(folder: Path, token: str) -> Iterator[Claim | None]:
-    """Take up what was claimed before, for the time of the block; None if somebody works on it, or nothing is left."""
+    """
+    Take up what was claimed before, for the time of the block; None if somebody works on it, or nothing is left.
+
+    Raises:
+        UnreadableClaim: What the claim says cannot be read.
+    """
+    with ExitStack() as lock:
+        try:
+            claimed = _take_up(folder, token, lock)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UnreadableClaim(f"{folder / token}{CLAIM} cannot be read: {error}") from error
+        yield claimed
+
+
+def _take_up(folder: Path, token: str, lock: ExitStack) -> Claim | None:
     path = folder / f"{token}{CLAIM}"
-    with _locked(path) as descriptor:
-        if descriptor is None:
-            yield None
-        elif not held_path(folder, token).exists():
-            # Its process died before it had moved the file, or after it had removed it.
-            path.unlink()
-            yield None
-        else:
-            told = json.loads(path.read_text())
-            yield Claim(folder, token, Path(told["source"]), told["type"])
+    if lock.enter_context(_locked(path)) is None:
+        return None
+    if not held_path(folder, token).exists():
+        # Its process died before it had moved the file, or after it had removed it.
+        path.unlink()
+        return None
+    told = json.loads(path.read_text())
+    return Claim(folder, token, Path(told["source"]), told["type"])
 
 
 def _claim_path(claimed: Claim) -> Path:

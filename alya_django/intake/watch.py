@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any, NamedTuple
 
 from alya_django.answers import Receipt
 from alya_django.checkers import checkers
 from alya_django.conf import settings
 from alya_django.exceptions import InvalidInput
-from alya_django.intake.claims import Claim, claim, held_path, open_folder, resume, tokens
+from alya_django.intake.claims import Claim, UnreadableClaim, claim, held_path, open_folder, resume, tokens
+from alya_django.intake.looks import Looks
 from alya_django.intake.receive import process
 from alya_django.models import BatchFile, database
 from alya_django.validation import TEXT_MAX, make_storable
@@ -44,12 +44,8 @@ class Mapping(NamedTuple):
     file_type: str
 
 
-class Look(NamedTuple):
-    """What a file looked like, and since when it looks so, by the clock that only goes forward."""
-
-    size: int
-    modified_ns: int
-    since: float
+Take = tuple[Path, AbstractContextManager[Claim | None]]
+"""A file, and what takes it."""
 
 
 class Watcher:
@@ -84,11 +80,11 @@ class Watcher:
         if not self.mappings:
             raise InvalidInput("there is no pattern to match.", field="mappings")
         self.failures = 0
-        self._age_seconds = age_seconds
         self._settle_seconds = settle_seconds
         self._on_received = on_received or (lambda source, file_type, receipt: None)
-        self._looks: dict[tuple[int, int], Look] = {}
+        self._looks = Looks(age_seconds=age_seconds, settle_seconds=settle_seconds)
         self._back_off = _BackOff()
+        self._unreadable: set[str] = set()
         # Set by a signal handler; nobody waits for it, so no lock can be held when it is set.
         self._stopping = threading.Event()
 
@@ -115,93 +111,68 @@ class Watcher:
         What fails is logged and stays for a later cycle, and the others go on; unless several fail one after the
         other: then it is not for the files, and the cycle ends.
         """
-        before, self._looks = self._looks, {}
+        self._looks.begin()
         self.failures = failures_running = 0
-        for source, take in self._takes(before):
+        for source, take in self._takes():
             if self._stopping.is_set() or failures_running == FAILURES_MAX:
-                # What was not looked at now has been looked at before.
-                self._looks = {**before, **self._looks}
+                self._looks.break_off()
                 return
             try:
                 with take as claimed:
                     if claimed is not None:
                         self._receive(claimed)
                 failures_running = 0
+            except UnreadableClaim as unreadable:
+                self._tell_once(unreadable)
+                self.failures += 1
             except Exception:
                 logger.exception("%s was not received, and is tried again.", source)
                 self.failures += 1
                 failures_running += 1
 
-    def _takes(
-        self, before: dict[tuple[int, int], Look]
-    ) -> Iterator[tuple[Path, AbstractContextManager[Claim | None]]]:
-        """Yield what may be taken, with what takes it: first what was claimed before, then what is new."""
+    def _takes(self) -> Iterator[Take]:
+        """Yield what may be taken: first what was claimed before, then what is new."""
         for directory in self.directories:
             try:
                 folder = open_folder(directory)
-                for token in tokens(folder):
-                    held = held_path(folder, token)
-                    if (self._is_settled(held, before) or not held.exists()) and self._back_off.is_over(token):
-                        yield held, resume(folder, token)
-                for path, file_type in self._arrived(directory):
-                    if self._is_settled(path, before):
-                        yield path, claim(folder, path, file_type)
+                yield from self._left_behind(folder)
+                yield from self._arrived(directory, folder)
             except (OSError, InvalidInput) as error:
                 logger.error("%s cannot be looked at: %s", directory, error)
                 self.failures += 1
 
-    def _arrived(self, directory: Path) -> list[tuple[Path, str]]:
-        """Return the files that match, each with its type, the oldest first."""
-        found: dict[Path, tuple[int, str]] = {}
-        for pattern, file_type in self.mappings:
-            for path in directory.glob(pattern):
-                if path not in found and _is_ordinary(path, directory):
-                    with suppress(FileNotFoundError):
-                        found[path] = path.lstat().st_mtime_ns, file_type
-        return [(path, found[path][1]) for path in sorted(found, key=lambda path: (found[path][0], path))]
+    def _left_behind(self, folder: Path) -> Iterator[Take]:
+        for token in tokens(folder):
+            held = held_path(folder, token)
+            # Where the file is not there, the claim is what is left to be removed.
+            if (self._looks.is_settled(held) or not held.exists()) and self._back_off.is_over(token):
+                yield held, resume(folder, token)
 
-    def _is_settled(self, path: Path, before: dict[tuple[int, int], Look]) -> bool:
-        """Look at a file, and tell whether it is one, old enough, and has not changed for long enough."""
-        try:
-            status = path.lstat()
-        except FileNotFoundError:
-            return False
-        now = time.monotonic()
-        key, seen = (status.st_dev, status.st_ino), (status.st_size, status.st_mtime_ns)
-        earlier = before.get(key)
-        is_same = earlier is not None and earlier[:2] == seen
-        self._looks[key] = look = earlier if earlier is not None and is_same else Look(*seen, now)
-        return (
-            S_ISREG(status.st_mode)
-            and is_same
-            and now - look.since >= self._settle_seconds
-            and time.time() - status.st_mtime >= self._age_seconds
-        )
+    def _arrived(self, directory: Path, folder: Path) -> Iterator[Take]:
+        for path, file_type in _matching(directory, self.mappings):
+            if self._looks.is_settled(path):
+                yield path, claim(folder, path, file_type)
 
     def _receive(self, claimed: Claim) -> None:
+        # Until it is known to have gone well.
         self._back_off.failed(claimed.token)
         database().drop_broken_connections()
-        before = claimed.path.stat()
-        with claimed.path.open("rb") as file:
-            receipt = process(
-                file=file,
-                file_name=claimed.source.name,
-                file_type=claimed.file_type,
-                context=_context(claimed),
-                requested_by=REQUESTED_BY,
-                unique_key=f"watch:{claimed.token}",
-            )
-            after = os.fstat(file.fileno())
-        stored_bytes = BatchFile.objects.primary().values_list("size", flat=True).get(pk=receipt.file_id)
+        receipt, is_unchanged = _process(claimed)
         if not receipt.object_id:
             logger.error("%s was not stored; it is kept as %s.", claimed.source, claimed.set_aside())
-        elif (stored_bytes, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        elif not is_unchanged:
             aside = claimed.set_aside()
             logger.error("%s was changed while it was received; what it is now is kept as %s.", claimed.source, aside)
         else:
             claimed.remove()
         self._back_off.forget(claimed.token)
         self._on_received(claimed.source, claimed.file_type, receipt)
+
+    def _tell_once(self, unreadable: UnreadableClaim) -> None:
+        """Log an error that stays until a person has looked."""
+        if str(unreadable) not in self._unreadable:
+            self._unreadable.add(str(unreadable))
+            logger.error("%s", unreadable)
 
 
 def configured_mappings() -> list[Mapping]:
@@ -264,10 +235,38 @@ def _mapping(mapping: Mapping) -> Mapping:
     return Mapping("/".join(parts), file_type)
 
 
+def _matching(directory: Path, mappings: Iterable[Mapping]) -> list[tuple[Path, str]]:
+    """Return the files of a directory that match, each with its type, the oldest first."""
+    found: dict[Path, tuple[int, str]] = {}
+    for pattern, file_type in mappings:
+        for path in directory.glob(pattern):
+            if path not in found and _is_ordinary(path, directory):
+                with suppress(FileNotFoundError):
+                    found[path] = path.lstat().st_mtime_ns, file_type
+    return [(path, found[path][1]) for path in sorted(found, key=lambda path: (found[path][0], path))]
+
+
 def _is_ordinary(path: Path, directory: Path) -> bool:
     """Tell whether no part of a path is hidden, or leads elsewhere."""
     is_hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
     return not is_hidden and path.parent.resolve() == path.parent and not path.is_symlink() and path.is_file()
+
+
+def _process(claimed: Claim) -> tuple[Receipt, bool]:
+    """Receive a claimed file, and tell whether it still is what was received."""
+    before = claimed.path.stat()
+    with claimed.path.open("rb") as file:
+        receipt = process(
+            file=file,
+            file_name=claimed.source.name,
+            file_type=claimed.file_type,
+            context=_context(claimed),
+            requested_by=REQUESTED_BY,
+            unique_key=f"watch:{claimed.token}",
+        )
+        after = os.fstat(file.fileno())
+    stored_bytes = BatchFile.objects.primary().values_list("size", flat=True).get(pk=receipt.file_id)
+    return receipt, (stored_bytes, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
 
 def _context(claimed: Claim) -> dict[str, Any]:

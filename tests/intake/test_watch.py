@@ -270,9 +270,9 @@ class SettleTests:
 
         monkeypatch.setattr(watch, "_is_ordinary", vanish)
         watching.cycle()
-        monkeypatch.setattr(watch.Watcher, "_arrived", lambda self, directory: [(directory / "gone.csv", "txn")])
+        monkeypatch.setattr(watch, "_matching", lambda directory, mappings: [(directory / "gone.csv", "txn")])
         watching.cycle()
-        monkeypatch.setattr(watch.Watcher, "_is_settled", lambda self, path, before: True)
+        monkeypatch.setattr(watch.Looks, "is_settled", lambda self, path: True)
         watching.cycle()
         assert (watching.failures, left(directory), names()) == (0, [], [])
 
@@ -326,6 +326,26 @@ class FailureTests:
         assert [name for name in left(directory) if name.endswith(".csv")] == ["3.csv", "4.csv"]
         watching.cycle()
         assert names() == ["3.csv", "4.csv"]
+
+    @pytest.mark.rule("INF-10")
+    def test_a_claim_that_cannot_be_read_is_told_of_once(self, directory, caplog) -> None:
+        """However many there are, what arrives is received; and what they were for, once somebody has mended them."""
+        folder = watch.open_folder(directory)
+        broken = {"a": "", "b": "[]", "c": '{"source": "/in/TXN1.csv"}', "d": "\0"}
+        for token, text in broken.items():
+            (folder / f"{token}.claim").write_text(text)
+            put(folder / f"{token}.file")
+        put(directory / "new.csv")
+        watching = watcher(directory)
+        for _ in range(4):
+            watching.cycle()
+        assert (names(), watching.failures) == (["new.csv"], 4)
+        assert [message.partition(": ")[0] for message in sorted(caplog.messages)] == [
+            f"{folder}/{token}.claim cannot be read" for token in broken
+        ]
+        (folder / "a.claim").write_text('{"source": "/in/mended.csv", "type": "txn"}')
+        watching.cycle()
+        assert (names(), watching.failures) == (["mended.csv", "new.csv"], 3)
 
     @pytest.mark.rule("INF-6")
     def test_leftovers_are_received_under_their_own_token(self, directory, monkeypatch) -> None:
