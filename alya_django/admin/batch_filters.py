@@ -30,9 +30,7 @@ PERIODS = {
 class StateFilter(StaticFilter):
     title = _("state")
     parameter_name = "status"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(status.value, str(status.label)) for status in Status]
+    options = Status.choices
 
 
 class AttentionFilter(StaticFilter):
@@ -40,9 +38,7 @@ class AttentionFilter(StaticFilter):
 
     title = _("attention")
     parameter_name = "attention"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [("held", str(_("held"))), ("stalled", str(_("stalled"))), ("failures", str(_("has failures")))]
+    options = (("held", _("held")), ("stalled", _("stalled")), ("failures", _("has failures")))
 
     def choose(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
         choices = {"held": _held, "stalled": _stalled, "failures": _with_failures}
@@ -52,9 +48,7 @@ class AttentionFilter(StaticFilter):
 class KindFilter(StaticFilter):
     title = _("kind")
     parameter_name = "kind"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(kind.value, str(kind.label)) for kind in Kind]
+    options = Kind.choices
 
 
 class OpFilter(StaticFilter):
@@ -75,9 +69,7 @@ class OpFilter(StaticFilter):
 class PeriodFilter(StaticFilter):
     title = _("requested")
     parameter_name = "since"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(period, str(label)) for period, (_span, label) in PERIODS.items()]
+    options = tuple((period, label) for period, (_span, label) in PERIODS.items())
 
     def choose(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
         return queryset.filter(requested_at__gte=Now() - PERIODS[value][0])

@@ -23,7 +23,6 @@ from alya_django.admin import (
     acts,
     asked,
     downloads,
-    figure_words,
     figures,
     lines,
     live,
@@ -217,7 +216,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
     def pace(self, batch: Any) -> str:
         """Show how fast a batch goes, or how long it took."""
         if batch.done_at:
-            return figure_words.duration(batch.started_at, batch.done_at)
+            return words.took(batch.started_at, batch.done_at)
         rate, left = (live.text(batch.figures, name) for name in ("rate", "time-left"))
         return format_html("{}<br>{}", rate, left)
 

@@ -1,35 +1,22 @@
-"""What a batch's figures say: its state, how far it has come, how fast it goes, how long it will take."""
+"""What a batch's figures say: its state, how fast it goes, how long it will take."""
 
 from __future__ import annotations
 
-from datetime import datetime
 from math import ceil, floor, inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 
 from alya_django.admin.figures import Figures
-from alya_django.admin.words import number, unbroken
-from alya_django.admin.words import share as share_of
+from alya_django.admin.words import DAY, HOUR, ICONS, MINUTE, number, span, unbroken
 from alya_django.status import Status
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise as StrPromise
 
-MINUTE, HOUR, DAY = 60, 3_600, 86_400
 WHOLE_RATE = 10
-ICONS = {
-    "wait": "○",
-    "queued": "◔",
-    "inprog": "▶",
-    "success": "✓",
-    "failed": "✕",
-    "aborted": "⊘",
-    "held": "‖",
-    "stalled": "!",
-}
 
 
 class Unit(NamedTuple):
@@ -77,17 +64,6 @@ def state(figures: Figures) -> str:
     return label
 
 
-def share(figures: Figures) -> str:
-    """Return how much of a batch has ended."""
-    return unbroken(_("%(share)s %%") % {"share": share_of(figures.ended, figures.nrows)})
-
-
-def amount(figures: Figures) -> str:
-    """Return how many of a batch's rows have ended."""
-    counted = ngettext("%(ended)s of %(nrows)s row", "%(ended)s of %(nrows)s rows", figures.nrows)
-    return unbroken(counted % {"ended": number(figures.ended), "nrows": number(figures.nrows)})
-
-
 def rate(figures: Figures) -> str:
     """Return how fast a batch goes; empty where it does not."""
     if figures.rate is None:
@@ -115,22 +91,3 @@ def stalled(figures: Figures) -> str:
     if not figures.is_stalled:
         return ""
     return _("No row has ended for %(span)s.") % {"span": span(figures.idle_seconds)}
-
-
-def duration(started_at: datetime | None, done_at: datetime | None) -> str:
-    """Return how long something took; empty where it has not ended or never began."""
-    return span((done_at - started_at).total_seconds()) if started_at and done_at else ""
-
-
-def span(seconds: float) -> str:
-    """Return a length of time in its two largest units."""
-    whole = max(floor(seconds), 0)
-    if whole < MINUTE:
-        text = _("%(seconds)s s") % {"seconds": whole}
-    elif whole < HOUR:
-        text = _("%(minutes)s min %(seconds)s s") % {"minutes": whole // MINUTE, "seconds": whole % MINUTE}
-    elif whole < 2 * DAY:
-        text = _("%(hours)s h %(minutes)s min") % {"hours": whole // HOUR, "minutes": whole % HOUR // MINUTE}
-    else:
-        text = _("%(days)s d %(hours)s h") % {"days": number(whole // DAY), "hours": whole % DAY // HOUR}
-    return unbroken(text)

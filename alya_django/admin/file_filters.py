@@ -46,9 +46,7 @@ def types_seen(request: HttpRequest) -> list[str]:
 class OutcomeFilter(StaticFilter):
     title = _("state")
     parameter_name = "outcome"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, str(OUTCOMES[is_accepted].label)) for name, is_accepted in CHOICES.items()]
+    options = tuple((name, OUTCOMES[is_accepted].label) for name, is_accepted in CHOICES.items())
 
     def choose(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
         return queryset.filter(OUTCOMES[CHOICES[value]].condition)

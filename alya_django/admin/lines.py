@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.core.exceptions import PermissionDenied
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from alya_django.admin.batches import BatchAdmin
 
 VIEW_ROWS = "view_batchrow"
-CHILDREN_MAX = 20
-GENERATIONS_MAX = 3
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,15 @@ class Sequel:
 
     batch: Batch
     badge: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a row gave to an output file, and where the person can download that."""
+
+    name: str
+    text: str
     address: str
 
 
@@ -106,12 +114,12 @@ def _show(pages: BatchAdmin, request: HttpRequest, batch: Batch, line: int) -> H
         events=list(_events(row)),
         messages_of_row=list(_messages(request, batch, row)),
         payloads={name: words.json_text(value) for name, value in payloads.items()},
-        files=_files(request, batch, row),
+        given=list(_given(pages, request, batch, row)),
         neighbours=[
             (label, _page_of(pages, batch.pk, neighbour) if neighbour is not None else "")
             for label, neighbour in _failed_neighbours(rows, line)
         ],
-        sequels=list(_sequels(pages, request, batch, line)),
+        sequels=_sequels(pages, request, batch, line),
         parent=_page_of(pages, batch.parent_id, line) if batch.parent_id and batch.kind == Kind.BATCH else "",
     )
 
@@ -169,7 +177,7 @@ def _events(row: BatchRow) -> Iterator[tuple[str, str]]:
         yield _("by worker"), row.done_by
     if row.done_at:
         yield _("ended"), words.moment(row.done_at)
-        yield _("took"), words.took(row.claimed_at, row.done_at)
+        yield _("took"), words.took(row.claimed_at, row.done_at) or words.NOTHING
 
 
 def _messages(request: HttpRequest, batch: Batch, row: BatchRow) -> Iterator[Message]:
@@ -177,10 +185,13 @@ def _messages(request: HttpRequest, batch: Batch, row: BatchRow) -> Iterator[Mes
         yield Message(error.errcode, error.field, ", ".join(map(str, error.vals)), words.plainly(error))
 
 
-def _files(request: HttpRequest, batch: Batch, row: BatchRow) -> list[tuple[str, str]]:
-    """Return the output files that a row gave something to, each with what it gave."""
-    given = masking.shown_lines(request, batch, row.output_lines or {})
-    return [(name, words.text_block(text, name)) for name, text in sorted(given.items())]
+def _given(pages: BatchAdmin, request: HttpRequest, batch: Batch, row: BatchRow) -> Iterator[Given]:
+    """Yield what a row gave to which output file; there is a file once the batch has ended."""
+    may_download = permissions.may(request, permissions.VIEW) and pages.has_download_permission(request, batch)
+    file = reverse("admin:alya_django_batch_output", args=(batch.pk,), current_app=pages.admin_site.name)
+    for name, text in sorted(masking.shown_lines(request, batch, row.output_lines or {}).items()):
+        is_there = may_download and name in batch.output_files
+        yield Given(name, words.text_block(text, name), f"{file}?{urlencode({'name': name})}" if is_there else "")
 
 
 def _failed_neighbours(rows: QuerySet[BatchRow], line: int) -> list[tuple[str, int | None]]:
@@ -192,23 +203,17 @@ def _failed_neighbours(rows: QuerySet[BatchRow], line: int) -> list[tuple[str, i
     ]
 
 
-def _sequels(pages: BatchAdmin, request: HttpRequest, batch: Batch, line: int) -> Iterator[Sequel]:
-    """Yield what became of a line in the retries of its batch, and in theirs, the latest first."""
-    family: dict[UUID, Batch] = {}
-    parents = [batch.pk] if batch.kind == Kind.BATCH else []
-    for _generation in range(GENERATIONS_MAX):
-        if not parents:
-            break
-        children = permissions.narrow(Batch.objects.filter(parent__in=parents, kind=Kind.BATCH), request, "app")
-        found = {child.pk: child for child in children.order_by("-requested_at", "id")[:CHILDREN_MAX]}
-        family.update(found)
-        parents = list(found)
-    if family:
-        repeated = BatchRow.objects.filter(batch__in=list(family), line=line)
-        rows = {row.batch_id: row for row in repeated.only("batch", "line", "status", "retry_at")}
-        for child in sorted(family.values(), key=lambda child: child.requested_at, reverse=True):
-            if child.pk in rows:
-                yield Sequel(child, words.row_badge(rows[child.pk]), _page_of(pages, child.pk, line))
+def _sequels(pages: BatchAdmin, request: HttpRequest, batch: Batch, line: int) -> list[Sequel]:
+    """Return what became of a line in the retries of its batch, and in theirs, the latest first."""
+    family = permissions.narrow(Batch.objects.family_of(batch), request, "app")
+    rows = BatchRow.objects.filter(batch__in=family, line=line).select_related("batch")
+    known, sequels = {batch.pk}, []
+    # A child's rows are stored after their parent's, and a line that a child has its parent has, too.
+    for row in sorted(rows.defer("input", "result", "messages", "output_lines"), key=lambda row: row.pk):
+        if row.batch.parent_id in known:
+            known.add(row.batch_id)
+            sequels.append(Sequel(row.batch, words.row_badge(row), _page_of(pages, row.batch_id, line)))
+    return sequels[::-1]
 
 
 def _page_of(pages: BatchAdmin, batch_id: UUID, line: int) -> str:

@@ -21,8 +21,8 @@ IDS_MAX = 100
 TEXTS: dict[str, Callable[[Figures], str]] = {
     "icon": figure_words.icon,
     "state": figure_words.state,
-    "share": figure_words.share,
-    "amount": figure_words.amount,
+    "share": lambda one: words.share(one.ended, one.nrows),
+    "amount": lambda one: words.amount(one.ended, one.nrows),
     "success": lambda one: words.number(one.nsuccess),
     "failed": lambda one: words.number(one.nfailed),
     "aborted": lambda one: words.number(one.naborted),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from django.contrib import admin
@@ -17,6 +18,7 @@ AnyModel = TypeVar("AnyModel", bound=Model)
 
 if TYPE_CHECKING:
     from django.contrib.admin import ModelAdmin as _ModelAdmin
+    from django.utils.functional import _StrPromise as StrPromise
 else:
 
     class _ModelAdmin(admin.ModelAdmin):
@@ -70,6 +72,11 @@ class ReadOnlyAdmin(_ModelAdmin[AnyModel]):
 
 class StaticFilter(admin.SimpleListFilter):
     """A filter whose choices are written down, not looked for; what is none of them finds nothing."""
+
+    options: ClassVar[Iterable[tuple[str, StrPromise | str]]] = ()
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(value, str(label)) for value, label in self.options]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()

@@ -10,7 +10,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from alya_django.admin import asked, figure_words, figures, live, words
+from alya_django.admin import asked, figures, live, words
 from alya_django.admin.asked import Asked
 from alya_django.admin.figures import Figures
 from alya_django.models import Batch, BatchFile, BatchRow, Worker
@@ -99,7 +99,7 @@ def _events(batch: Batch) -> Iterator[Event]:
     if batch.held_at:
         yield Event(batch.held_at, _("held"))
     if batch.done_at:
-        took = figure_words.duration(batch.started_at, batch.done_at)
+        took = words.took(batch.started_at, batch.done_at)
         state = batch.get_status_display()
         yield Event(batch.done_at, _("%(state)s after %(took)s") % {"state": state, "took": took} if took else state)
     if batch.marked_done_at:
@@ -139,4 +139,4 @@ def _hands(claimed: Iterable[tuple[str | None, datetime | None]], now: float) ->
     for worker, claimed_at in claimed:
         by_worker.setdefault(worker or words.NOTHING, []).append(figures.seconds(claimed_at) if claimed_at else now)
     for worker, times in sorted(by_worker.items()):
-        yield Hands(worker, len(times), figure_words.span(now - min(times)))
+        yield Hands(worker, len(times), words.span(now - min(times)))

@@ -107,7 +107,10 @@ class RowListMixin(KeysetMixin):
 
     def progress(self) -> str:
         """Say how far the batch has come."""
-        return words.progress(self.batch) if self.batch else ""
+        if self.batch is None:
+            return ""
+        ended = sum(self.counts.values())
+        return f"{words.share(ended, self.batch.nrows)}, {words.amount(ended, self.batch.nrows)}"
 
     def common_errcodes(self) -> list[Choice]:
         """Return the most frequent errcodes of the batch."""
@@ -241,7 +244,7 @@ class BatchRowAdmin(ReadOnlyAdmin[BatchRow]):
 
     @admin.display(description=gettext_lazy("took"))
     def took(self, row: BatchRow) -> str:
-        return words.took(row.claimed_at, row.done_at)
+        return words.took(row.claimed_at, row.done_at) or words.NOTHING
 
 
 def _line_page(model_admin: admin.ModelAdmin[BatchRow], row: BatchRow) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import datetime
+from math import floor
 
 from django.utils.formats import number_format
 from django.utils.html import format_html
@@ -13,10 +14,11 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from alya_django.answers import ErrorMessage
-from alya_django.models import Batch, BatchRow
+from alya_django.models import BatchRow
 from alya_django.status import Status
 from alya_django.validation import JSON
 
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
 TEXT_BYTES_MAX = 2048
 TEXT_ROWS_MAX = 20
 TEXT_COLUMNS = 80
@@ -30,12 +32,15 @@ OWN_MESSAGES = {
     (12, "processing_error"): gettext_lazy("It took longer than its time limit."),
 }
 ICONS = {
+    "wait": "○",
     "queued": "◔",
     "requeued": "↻",
     "inprog": "▶",
     "success": "✓",
     "failed": "✕",
     "aborted": "⊘",
+    "held": "‖",
+    "stalled": "!",
     "working": "▶",
     "idle": "○",
     "stopping": "◼",
@@ -72,22 +77,6 @@ def badge(look: str, icon: str, text: str) -> str:
     )
 
 
-def progress(batch: Batch) -> str:
-    """Return how far a batch has come; of an unfinished one, by the sum of its progress slots."""
-    nsuccess, nfailed, naborted = batch.counts(batch.progress.all()).values()
-    ended = nsuccess + nfailed + naborted
-    figures = [
-        _("%(share)s %%") % {"share": share(ended, batch.nrows)},
-        ngettext("%(ended)s of %(nrows)s row", "%(ended)s of %(nrows)s rows", batch.nrows)
-        % {"ended": number(ended), "nrows": number(batch.nrows)},
-    ]
-    if nfailed:
-        figures.append(_("%(count)s failed") % {"count": number(nfailed)})
-    if naborted:
-        figures.append(_("%(count)s aborted") % {"count": number(naborted)})
-    return ", ".join(map(unbroken, figures))
-
-
 def number(value: int) -> str:
     """Return a whole number with its thousands apart."""
     return number_format(value, force_grouping=True)
@@ -104,9 +93,16 @@ def plainly(error: ErrorMessage) -> str:
 
 
 def share(ended: int, nrows: int) -> str:
-    """Return how much of something has ended, in percent."""
+    """Return how much of something has ended."""
     # Rounded down: 100 % is said of what has ended, never of nearly all.
-    return number_format(ended * 1000 // max(nrows, 1) / 10, decimal_pos=1)
+    percent = number_format(ended * 1000 // max(nrows, 1) / 10, decimal_pos=1)
+    return unbroken(_("%(share)s %%") % {"share": percent})
+
+
+def amount(ended: int, nrows: int) -> str:
+    """Return how many of some rows have ended."""
+    text = ngettext("%(ended)s of %(nrows)s row", "%(ended)s of %(nrows)s rows", nrows)
+    return unbroken(text % {"ended": number(ended), "nrows": number(nrows)})
 
 
 def unbroken(text: str) -> str:
@@ -132,19 +128,29 @@ def moment(value: datetime | None) -> str:
     return f"{localtime(value) if is_aware(value) else value:%Y-%m-%d %H:%M:%S}"
 
 
-def took(claimed_at: datetime | None, done_at: datetime | None) -> str:
-    """Return how long a row was in hand."""
-    if claimed_at is None or done_at is None:
-        return NOTHING
-    return span(done_at - claimed_at)
+def took(began_at: datetime | None, ended_at: datetime | None) -> str:
+    """Return how long something took, as exactly as it is short; empty where it has not ended or never began."""
+    if began_at is None or ended_at is None:
+        return ""
+    seconds = (ended_at - began_at).total_seconds()
+    if not 0 <= seconds < MINUTE:
+        return span(seconds)
+    exactly = number_format(seconds, decimal_pos=3 if seconds < 1 else 1)
+    return unbroken(_("%(seconds)s s") % {"seconds": exactly})
 
 
-def span(time: timedelta) -> str:
-    """Return a length of time, as exactly as it is short."""
-    seconds = max(time.total_seconds(), 0)
-    if seconds < 60:
-        return _("%(seconds)s s") % {"seconds": number_format(seconds, decimal_pos=3 if seconds < 1 else 1)}
-    return str(timedelta(seconds=round(seconds)))
+def span(seconds: float) -> str:
+    """Return a length of time in its two largest units."""
+    whole = max(floor(seconds), 0)
+    if whole < MINUTE:
+        text = _("%(seconds)s s") % {"seconds": whole}
+    elif whole < HOUR:
+        text = _("%(minutes)s min %(seconds)s s") % {"minutes": whole // MINUTE, "seconds": whole % MINUTE}
+    elif whole < 2 * DAY:
+        text = _("%(hours)s h %(minutes)s min") % {"hours": whole // HOUR, "minutes": whole % HOUR // MINUTE}
+    else:
+        text = _("%(days)s d %(hours)s h") % {"days": number(whole // DAY), "hours": whole % DAY // HOUR}
+    return unbroken(text)
 
 
 def json_text(value: JSON) -> str:

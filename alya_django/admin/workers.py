@@ -113,7 +113,7 @@ class WorkerAdmin(ReadOnlyAdmin[Worker]):
 
     @admin.display(description=gettext_lazy("last heartbeat"))
     def beat(self, worker: Any) -> str:
-        return _("%(span)s ago") % {"span": words.span(worker.read_at - worker.heartbeat)}
+        return _("%(span)s ago") % {"span": words.span((worker.read_at - worker.heartbeat).total_seconds())}
 
     @admin.display(description=gettext_lazy("version"))
     def release(self, worker: Worker) -> str:
@@ -152,7 +152,7 @@ def _look(worker: Any) -> str:
 
 def _in_hand(worker: Any, hand: Hand) -> str:
     rows = ngettext("%(count)s row", "%(count)s rows", hand.rows) % {"count": words.number(hand.rows)}
-    span = words.span(worker.read_at - hand.since)
+    span = words.span((worker.read_at - hand.since).total_seconds())
     if hand.batch is None:
         return _("%(rows)s of another app, for %(span)s") % {"rows": rows, "span": span}
     name = words.short(hand.batch.input_file) or f"{hand.batch.app}/{hand.batch.op}"

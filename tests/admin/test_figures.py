@@ -11,7 +11,7 @@ from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
 from alya_django import Status, batches
-from alya_django.admin import figure_words, figures
+from alya_django.admin import figure_words, figures, words
 from alya_django.admin.figures import Figures
 from alya_django.models import Batch, BatchProgress
 from alya_django.status import Kind
@@ -241,7 +241,7 @@ class WordTests:
         assert figure_words.stalled(running()) == ""
 
     @pytest.mark.parametrize(
-        ("seconds", "words"),
+        ("seconds", "said"),
         [
             (-3, "0 s"),
             (59.9, "59 s"),
@@ -251,9 +251,9 @@ class WordTests:
             (200_000, "2 d 7 h"),
         ],
     )
-    def test_say_how_long_something_took(self, seconds: float, words: str) -> None:
+    def test_say_how_long_something_took(self, seconds: float, said: str) -> None:
         """In its two largest units."""
-        assert figure_words.span(seconds).replace("\xa0", " ") == words
+        assert words.span(seconds).replace("\xa0", " ") == said
 
     @pytest.mark.rule("ADM-6")
     def test_every_state_has_its_icon_and_its_word(self) -> None:
@@ -262,4 +262,6 @@ class WordTests:
             one = running(status=status, moved_at=START + 99)
             assert figure_words.icon(one)
             assert str(status.label) in figure_words.state(one)
-        assert len(set(figure_words.ICONS.values())) == len(figure_words.ICONS)
+        assert (
+            len({words.ICONS[status.value] for status in Status} | {words.ICONS["held"], words.ICONS["stalled"]}) == 8
+        )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -28,7 +29,7 @@ from alya_django import (
 from alya_django.models import Batch, BatchRow
 from alya_django.testing import drain
 from tests.admin.pages import BATCHES, column, line_of, links, rows_of, text
-from tests.processors import broken
+from tests.processors import broken, write_lines
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
@@ -60,7 +61,7 @@ class LineTests:
             "odd line 3",
             '"amount": 2',
             f"submitted {noon} attempts 1 its worker died 1 time put off by its processor 2 times",
-            f"last claimed {noon} by worker {rows.get().done_by} ended {later} took 0:01:30",
+            f"last claimed {noon} by worker {rows.get().done_by} ended {later} took 1 min 30 s",
         ):
             assert words in shown
 
@@ -76,6 +77,7 @@ class LineTests:
         response = admin_client.get(line_of(batch_id))
         assert f'"fee": {2**70}' in text(response)
         assert "Output files a/<b>.csv x b.csv 1;2" in text(response)
+        assert links(response)["a/<b>.csv"] == f"{BATCHES}{batch_id}/output/?name=a%2F%3Cb%3E.csv"
         # What an element of text begins with is no part of it.
         assert 'aria-label="a/&lt;b&gt;.csv">\n\nx</textarea>' in response.content.decode()
 
@@ -207,14 +209,17 @@ class SequelTests:
         assert links(response)[str(child)] == line_of(child, 3)
         assert links(admin_client.get(line_of(child, 3)))["line 3"] == line_of(ended, 3)
 
-    def test_asks_no_further_than_a_few_generations(self, admin_client: Client, ended: UUID) -> None:
-        """A long line of retries is followed step by step."""
+    @pytest.mark.rule("ADM-42")
+    def test_follows_a_line_through_all_generations(self, admin_client: Client, ended: UUID) -> None:
+        """However often it was retried; from a child it is told what came after."""
         family = [ended]
         for _ in range(4):
             family.append(batches.retry(family[-1], lines=[1]))
             drain()
         shown = text(admin_client.get(line_of(ended, 1)))
-        assert [str(member) in shown for member in family] == [True, True, True, True, False]
+        assert [f"in {member}" in shown for member in family] == [False, True, True, True, True]
+        shown = text(admin_client.get(line_of(family[2], 1)))
+        assert [f"in {member}" in shown for member in family] == [False, False, False, True, True]
 
     def test_shows_no_children_of_apps_that_are_not_seen(
         self, admin_client: Client, ended: UUID, settings: Any
@@ -280,6 +285,20 @@ class PayloadTests:
         response = admin_client.get(line_of(batch_id))
         assert "</textarea><script>" not in response.content.decode()
         assert f'"account": {2**70}, "</textarea><script>": "Zürich"' in text(response)
+
+    @pytest.mark.rule("ADM-39")
+    def test_leads_to_the_files_only_who_may_download_them(
+        self, registry: Any, folder: Path, staff_client: Any, admin_client: Client
+    ) -> None:
+        """And only once they are there: a batch that has not ended has none."""
+        register_batch_processor("bank", "transfer", write_lines)
+        batch_id = submit({"late.csv": "1;2"})
+        drain()
+        address = links(admin_client.get(line_of(batch_id)))["late.csv"]
+        assert b"".join(admin_client.get(address).streaming_content) == b"1;2\n"
+        assert "late.csv" not in links(staff_client("view_batch", "view_batchrow").get(line_of(batch_id)))
+        Batch.objects.update(output_files={})
+        assert "late.csv" not in links(admin_client.get(line_of(batch_id)))
 
     @pytest.mark.rule("ADM-33")
     def test_cuts_long_payloads(self, admin_client: Client) -> None:
@@ -348,7 +367,9 @@ class AccessTests:
         for _ in range(4):
             family.append(batches.retry(family[-1], lines=[1]))
             drain()
-        client = staff_client("view_batch", "view_batchrow")
+        client = staff_client("view_batch", "view_batchrow", "retry_batch", "download_output")
+        with django_assert_max_num_queries(QUERIES_MAX):
+            assert "Retry this line" in text(client.get(line_of(family[-1], 1)))
         with django_assert_max_num_queries(QUERIES_MAX):
             assert client.get(line_of(ended, 1)).status_code == 200
         with django_assert_max_num_queries(QUERIES_MAX):

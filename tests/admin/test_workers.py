@@ -99,9 +99,9 @@ class WorkerListTests:
         give(77)
         response = admin_client.get(WORKERS)
         first, second, third = column(response, HOLDS)
-        assert first.startswith("3 rows of a <b>.csv , for 0:02:0")
+        assert first.startswith("3 rows of a <b>.csv , for 2 min ")
         assert second == "-"
-        assert third.startswith("1 row of bank/transfer , for 0:02:0")
+        assert third.startswith("1 row of bank/transfer , for 2 min ")
         found = links(response)
         assert found["a <b>.csv"] == f"{BATCHES}{named.pk}/change/"
         assert found["bank/transfer"] == f"{BATCHES}{unnamed.pk}/change/"
@@ -118,7 +118,7 @@ class WorkerListTests:
         worker = add_worker(ops=[["B", "shop", "order"]])
         give(worker.pk, app="shop", input_file="orders.csv")
         shown = text(admin_client.get(WORKERS))
-        assert "3 rows of another app, for 0:02:0" in shown
+        assert "3 rows of another app, for 2 min " in shown
         assert "shop" not in shown
         assert "orders.csv" not in shown
         assert "No worker knows" not in shown
@@ -140,7 +140,7 @@ class WorkerListTests:
         shown = text(admin_client.get(f"{WORKERS}{worker.pk}/change/"))
         assert "State: ▶ working" in shown
         assert f"Started: {timezone.localtime(worker.started):%Y-%m-%d %H:%M:%S}" in shown
-        assert "3 rows of bank/transfer , for 0:02:0" in shown
+        assert "3 rows of bank/transfer , for 2 min " in shown
         assert admin_client.get(f"{WORKERS}7/change/").status_code == 302
 
     @pytest.mark.parametrize("path", ["add/", "{}/change/", "{}/delete/"])
