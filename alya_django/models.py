@@ -456,7 +456,8 @@ class BatchFile(models.Model):
     The record is there before the object. ``is_accepted`` is null until the file is decided on: then it is accepted
     and has a batch, or is rejected and has an error. ``checksum`` is the SHA-256 of its bytes, empty until they are
     all stored. ``is_repeat`` says that a file with these bytes was accepted before, and this one knowingly again.
-    ``metadata`` has the ``layout`` in which a CSV file was read, and as ``last_row`` the id of its last row.
+    ``metadata`` has the ``layout`` in which a CSV file was read, and as ``last_row`` the id of its last row; and of a
+    file that was stored here and rejected, as ``moved_from``, where its object lay before.
     """
 
     batch = models.ForeignKey(

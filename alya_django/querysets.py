@@ -410,7 +410,6 @@ class BatchFileQuerySet(PrimaryQuerySet["BatchFile"]):
             size=size,
             checksum=checksum,
             error_message="",
-            error_object_id="",
             nfaulty=0,
             processed_at=None,
         )

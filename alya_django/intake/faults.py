@@ -8,9 +8,7 @@ from typing import Any
 
 from django.core.files.base import File
 
-from alya_django import outputs
-from alya_django.conf import settings
-from alya_django.intake.objects import object_name
+from alya_django.intake.objects import replace
 from alya_django.spreadsheets import harmless
 
 
@@ -34,12 +32,10 @@ class Faults:
         self.count += 1
         self._writer.writerow([line, harmless(f"{reason}")])
 
-    def save(self, file_name: str) -> str:
-        """Store the error file and return its object; empty if there is no faulty line."""
+    def save(self, name: str) -> str:
+        """Store the error file under a name and return its object's; empty if there is no faulty line."""
         if not self.count:
             return ""
         self._spool.flush()
         self._spool.buffer.seek(0)
-        return outputs.storage().save(
-            object_name(settings.FAILED_PREFIX, f"{file_name}.faults.csv"), File(self._spool.buffer)
-        )
+        return replace(name, File(self._spool.buffer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from typing import Any, NamedTuple
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.core.files.base import File
 
@@ -50,13 +50,13 @@ def plain_name(file_name: str) -> str:
     return _cut(name)
 
 
-def object_name(prefix: str, file_name: str) -> str:
+def object_name(prefix: str, file_name: str, token: UUID | None = None) -> str:
     """
-    Return a new name for an object: the prefix, a token that no other has, and the sanitised name of the file.
+    Return a name for an object: the prefix, a token that no other has, new unless given, and the file's plain name.
 
     Whatever the file's name is, the result stays below the prefix.
     """
-    return f"{prefix.strip('/')}/{uuid4().hex}/{plain_name(file_name)}".lstrip("/")
+    return f"{prefix.strip('/')}/{(token or uuid4()).hex}/{plain_name(file_name)}".lstrip("/")
 
 
 def save(name: str, source: Any) -> Stored:
@@ -77,6 +77,12 @@ def save(name: str, source: Any) -> Stored:
     return Stored(object_id, counted.size, counted.digest.hexdigest())
 
 
+def replace(name: str, file: File[Any]) -> str:
+    """Store a file in place of what an attempt that was not completed has left, and return the name of its object."""
+    outputs.delete([name])
+    return outputs.storage().save(name, file)
+
+
 def measure(name: str) -> Stored:
     """Read an object through and return what its bytes are."""
     with outputs.open(name) as file:
@@ -92,12 +98,12 @@ def too_large() -> BadFile:
     return BadFile(f"The file is larger than {settings.FILE_BYTES_MAX} bytes, the limit.")
 
 
-def copy_to_failed(object_id: str, file_name: str) -> str:
-    """Copy an object to where rejected files lie and return the copy's name; its own, if it lies there already."""
-    if object_id.startswith(f"{settings.FAILED_PREFIX.strip('/')}/"):
+def copy_to_failed(object_id: str, name: str) -> str:
+    """Copy an object to a name where rejected files lie and return the copy's; its own, if it lies there already."""
+    if object_id == name or object_id.startswith(f"{settings.FAILED_PREFIX.strip('/')}/"):
         return object_id
     with outputs.open(object_id) as file:
-        return outputs.storage().save(object_name(settings.FAILED_PREFIX, file_name), file)
+        return replace(name, file)
 
 
 def _cut(name: str) -> str:

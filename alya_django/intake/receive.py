@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
-from uuid import UUID
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 from django.core.exceptions import SuspiciousOperation
 from django.db import IntegrityError
@@ -37,6 +37,7 @@ from alya_django.status import Kind, Status
 from alya_django.validation import JSON, TEXT_MAX, check_text, encode_object, make_storable
 
 REASON_CHARS_MAX = 10_000
+MOVED_FROM = "moved_from"
 SET_BY_CHECKER = ("nrows", "context", "status", "control_totals", "totals_mismatch")
 
 
@@ -113,7 +114,7 @@ def process(
             _keep(record, file)
         except BadFile as bad:
             with Faults() as faults:
-                return _reject(record.pk, bad.reason, faults)
+                return _reject(record.pk, bad.reason, faults, order)
     return database().again(lambda: _decide(record.pk, order))
 
 
@@ -215,16 +216,16 @@ def _decide(file_id: int, order: _Order) -> Receipt:
             with database().transaction():
                 return _accept(file_id, order, faults)
         except BadFile as bad:
-            return _reject(file_id, bad.reason, faults)
+            return _reject(file_id, bad.reason, faults, order)
         except InvalidInput as error:
-            return _reject(file_id, f"{error}", faults)
+            return _reject(file_id, f"{error}", faults, order)
 
 
 def _accept(file_id: int, order: _Order, faults: Faults) -> Receipt:
     """Make a batch of a file, unless somebody else has decided on it."""
     record = BatchFile.objects.primary().lock(file_id)
     if record.is_accepted is not None:
-        return record.receipt()
+        return _told(record)
     family = {} if order.parent is None else order.parent.lock()
     batch = lifecycle.new_batch(
         Kind.BATCH,
@@ -244,7 +245,7 @@ def _accept(file_id: int, order: _Order, faults: Faults) -> Receipt:
     lifecycle.store(batch, lambda batch: _insert(record, batch, order, faults))
     BatchFile.objects.primary().filter(pk=file_id).update(
         nfaulty=faults.count,
-        error_object_id=faults.save(record.file_name),
+        error_object_id=_keep_faults(record, faults),
         metadata=record.metadata,
         processed_at=Now(),
     )
@@ -312,27 +313,52 @@ def _compare(batch: Batch, totals: Totals, nfaulty: int) -> None:
         batch.status = Status.WAIT
 
 
-def _reject(file_id: int, reason: str, faults: Faults) -> Receipt:
-    """Keep a file where the rejected ones lie, and the reason with its record."""
+def _reject(file_id: int, reason: str, faults: Faults, order: _Order) -> Receipt:
+    """Keep a file where the rejected ones lie, and the reason with its record, unless somebody has decided on it."""
     files = BatchFile.objects.primary()
-    record = files.get(pk=file_id)
-    object_id = objects.copy_to_failed(record.object_id, record.file_name) if record.checksum else record.object_id
-    decided = (
-        files.filter(pk=file_id)
-        .undecided()
-        .update(
+    with database().transaction():
+        record = files.lock(file_id)
+        if record.is_accepted is not None:
+            return _told(record)
+        object_id = record.object_id
+        if record.checksum:
+            object_id = objects.copy_to_failed(record.object_id, _failed_name(record, record.file_name))
+        is_moved = object_id != record.object_id
+        # An object of the sender's is forgotten: another may come under its name.
+        moved_from = {MOVED_FROM: record.object_id} if is_moved and not order.is_stored else {}
+        files.filter(pk=file_id).update(
             is_accepted=False,
             object_id=object_id,
-            error_object_id=faults.save(record.file_name),
+            error_object_id=_keep_faults(record, faults),
             error_message=make_storable(reason, REASON_CHARS_MAX),
             nfaulty=faults.count,
+            metadata={**record.metadata, **moved_from},
             processed_at=Now(),
         )
-    )
-    if object_id != record.object_id:
-        superfluous = record.object_id if decided else object_id
-        database().after_commit(lambda: outputs.delete([superfluous]))
+        if is_moved:
+            database().after_commit(lambda: outputs.delete([record.object_id]))
     return files.get(pk=file_id).receipt()
+
+
+def _told(record: BatchFile) -> Receipt:
+    """Return what became of a file, and delete what is left of it where its process died as it was moved."""
+    if MOVED_FROM in record.metadata:
+        outputs.delete([record.metadata[MOVED_FROM]])
+    return record.receipt()
+
+
+def _keep_faults(record: BatchFile, faults: Faults) -> str:
+    """Store what names the faulty lines, instead of what named them before, and return its object."""
+    kept, earlier = faults.save(_failed_name(record, f"{record.file_name}.faults.csv")), record.error_object_id
+    if earlier and earlier != kept:
+        database().after_commit(lambda: outputs.delete([earlier]))
+    return kept
+
+
+def _failed_name(record: BatchFile, name: str) -> str:
+    """Return where something of a file lies among the rejected: always the same, so that no attempt leaves another."""
+    token = uuid5(NAMESPACE_OID, f"{record.pk} {record.received_at.isoformat()} {name}")
+    return objects.object_name(settings.FAILED_PREFIX, name, token)
 
 
 def _content_type(file_name: str) -> str:

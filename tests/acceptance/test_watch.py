@@ -15,7 +15,9 @@ from tests.invariants import check_invariants
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.sqlite]
 
 MOMENTS = ["about to move", "moved", "stored", "about to be committed", "committed", "removed"]
+MOMENTS_OF_REJECTION = ["stored", "copied", "about to be committed", "rejected", "committed"]
 CONTENT = b"debtor,creditor,amount,text\n1001,1002,x,Rent\n1001,1002,1.00,Rent\n"
+USELESS = b"debtor,creditor,amount,text\n1001,1002,x,Rent\n"
 
 
 @pytest.fixture
@@ -40,6 +42,11 @@ def left(directory) -> list[str]:
     return [path.name for path in directory.rglob("*") if path.is_file()]
 
 
+def objects(tmp_path) -> set[str]:
+    storage = tmp_path / "storage"
+    return {str(path.relative_to(storage)) for path in storage.rglob("*") if path.is_file()}
+
+
 class CrashTests:
     @pytest.mark.rule("INF-3", "INF-6")
     @pytest.mark.parametrize("moment", MOMENTS)
@@ -62,9 +69,30 @@ class CrashTests:
         assert batches.status(Batch.objects.get().pk).nrows == 1
         assert record.batch.context["directory"] == str(directory)
         assert left(directory) == []
-        objects = [path.name for path in (tmp_path / "storage" / "incoming").rglob("*") if path.is_file()]
-        assert objects == ["TXN1.csv"]
+        assert objects(tmp_path) == {record.object_id, record.error_object_id}
         check_invariants()
+
+    @pytest.mark.rule("FXR-4", "FXR-18", "INF-3")
+    @pytest.mark.parametrize("moment", MOMENTS_OF_REJECTION)
+    def test_a_death_at_any_moment_of_a_rejection_leaves_one_object(
+        self, look, directory, environment, tmp_path, moment
+    ) -> None:
+        """The file and what names its faulty lines lie where the record says, and nowhere else."""
+        (directory / "TXN1.csv").write_bytes(USELESS)
+        environment["ACCEPTANCE_DIE_WHEN_FILE_IS"] = moment
+        dying = look("--once")
+        output, _ = dying.communicate(timeout=60)
+        assert dying.returncode == -signal.SIGKILL, output
+        del environment["ACCEPTANCE_DIE_WHEN_FILE_IS"]
+        again = look("--once")
+        output, _ = again.communicate(timeout=60)
+        assert again.returncode == 0, output
+        record = BatchFile.objects.get()
+        assert (record.is_accepted, record.nfaulty) == (False, 1)
+        assert record.object_id.startswith("failed/")
+        assert objects(tmp_path) == {record.object_id, record.error_object_id}
+        assert left(directory) == []
+        assert not Batch.objects.exists()
 
 
 class DaemonTests:

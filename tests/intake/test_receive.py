@@ -289,6 +289,28 @@ class RejectTests:
         last = receive(None, stored=again.object_id)
         assert (last.file_id, last.accepted, last.reason) == (first.file_id, True, "")
 
+    @pytest.mark.rule("FXR-18")
+    @pytest.mark.parametrize("prefix", ["failed", ""])
+    def test_leaves_nothing_of_an_earlier_decision(
+        self, storage, settings, prefix, django_capture_on_commit_callbacks
+    ):
+        """Of one that is checked again there is the object, and what names the lines that are faulty now."""
+        settings.ALYA = {"FAILED_PREFIX": prefix}
+        faulty = []
+
+        def check(file, file_name, context):
+            yield from (FaultyLine(number, reason) for number, reason in enumerate(faulty, 1))
+            raise BadFile("It is Monday.")
+
+        register(check)
+        for faulty[:] in (["a", "b"], ["c"], []):
+            stored = BatchFile.objects.values_list("object_id", flat=True).first()
+            with django_capture_on_commit_callbacks(execute=True):
+                receipt = receive(None, stored=stored) if stored else receive()
+            assert receipt.nfaulty == len(faulty)
+            assert set(objects(storage)) == {receipt.object_id, receipt.error_object_id} - {""}
+            assert read(receipt.object_id) == CONTENT
+
 
 class DuplicateTests:
     @pytest.mark.rule("FXR-6")
@@ -537,22 +559,20 @@ class RaceTests:
         assert Batch.objects.count() == 1
 
     def test_who_rejects_later_changes_nothing(self, monkeypatch, storage, django_capture_on_commit_callbacks):
-        """A file that was decided on meanwhile stays so, and what was copied for it is deleted."""
+        """A file that was decided on meanwhile stays so, and nothing more is stored of it."""
         register()
-        copy = receive_module.objects.copy_to_failed
+        reject = receive_module._reject
 
-        def copy_after_another(object_id, file_name):
-            with monkeypatch.context() as patch:
-                patch.setattr(receive_module.objects, "copy_to_failed", copy)
-                first.append(receive(None, stored=object_id))
-            return copy(object_id, file_name)
+        def reject_after_another(file_id, *arguments):
+            first.append(reject(file_id, *arguments))
+            return reject(file_id, *arguments)
 
         first: list[Receipt] = []
-        with monkeypatch.context() as patch, django_capture_on_commit_callbacks(execute=True):
-            patch.setattr(receive_module.objects, "copy_to_failed", copy_after_another)
-            second = receive(b"nothing")
+        monkeypatch.setattr(receive_module, "_reject", reject_after_another)
+        with django_capture_on_commit_callbacks(execute=True):
+            second = receive(b"debtor,amount\nann,x\n")
         assert first == [second]
-        assert objects(storage) == [second.object_id]
+        assert set(objects(storage)) == {second.object_id, second.error_object_id}
 
 
 class CrashTests:

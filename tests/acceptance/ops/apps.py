@@ -94,7 +94,11 @@ def die_when_file_is(moment: str) -> None:
     elif moment == "stored":
         receive._decide = die_of_it
     elif moment == "about to be committed":
-        receive.Faults.save = die_of_it
+        receive.Faults.save = then_die(receive.Faults.save)
+    elif moment == "copied":
+        receive.objects.copy_to_failed = then_die(receive.objects.copy_to_failed)
+    elif moment == "rejected":
+        receive.outputs = SimpleNamespace(**{**vars(receive.outputs), "delete": die_of_it})
     elif moment == "committed":
         claims.Claim.remove = die_of_it
     else:
@@ -103,6 +107,16 @@ def die_when_file_is(moment: str) -> None:
 
 def die_of_it(*args: Any, **kwargs: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def then_die(act: Callable[..., Any]) -> Callable[..., None]:
+    """Return what does something and dies of it."""
+
+    def do(*args: Any, **kwargs: Any) -> None:
+        act(*args, **kwargs)
+        die_of_it()
+
+    return do
 
 
 def die_once_removed(claim_path: Callable[[Any], Path], claimed: Any) -> Path:
