@@ -12,6 +12,8 @@ class AlyaConfig(AppConfig):
     def ready(self) -> None:
         from alya_django import own_queries
         from alya_django.checks import register_checks
+        from alya_django.intake import uploads
 
         own_queries.register()
+        uploads.register()
         register_checks()

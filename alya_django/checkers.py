@@ -6,12 +6,15 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, overload
 
 from alya_django.control_totals import ControlTotals
 from alya_django.exceptions import AlreadyRegistered, AlyaError, InvalidInput
 from alya_django.processors import BatchInput
 from alya_django.validation import JSON, check_text, fold_name
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise as StrPromise
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ AnyCheck = TypeVar("AnyCheck", bound=Check)
 
 @dataclass(frozen=True, slots=True)
 class FileChecker:
-    """A checker, the type of files it reads, and where their rows go."""
+    """A checker, the type of files it reads, where their rows go, and whether people may upload them in the admin."""
 
     file_type: str
     app: str
@@ -46,6 +49,9 @@ class FileChecker:
     check: Check
     unique_by: UniqueBy | None = None
     totals: tuple[str, ...] = ()
+    upload: bool = False
+    label: str | StrPromise = ""
+    help_text: str | StrPromise = ""
 
 
 class CheckerRegistry:
@@ -112,6 +118,9 @@ def register_file_checker(
     op: str,
     unique_by: str | Sequence[str] | Callable[[JSON], Any] | None = None,
     totals: str | Sequence[str] | None = None,
+    upload: bool = False,
+    label: str | StrPromise = "",
+    help_text: str | StrPromise = "",
 ) -> AnyCheck: ...
 @overload
 def register_file_checker(
@@ -122,9 +131,21 @@ def register_file_checker(
     op: str,
     unique_by: str | Sequence[str] | Callable[[JSON], Any] | None = None,
     totals: str | Sequence[str] | None = None,
+    upload: bool = False,
+    label: str | StrPromise = "",
+    help_text: str | StrPromise = "",
 ) -> Callable[[AnyCheck], AnyCheck]: ...
 def register_file_checker(
-    file_type: str, check: Any = None, *, app: str, op: str, unique_by: Any = None, totals: Any = None
+    file_type: str,
+    check: Any = None,
+    *,
+    app: str,
+    op: str,
+    unique_by: Any = None,
+    totals: Any = None,
+    upload: bool = False,
+    label: str | StrPromise = "",
+    help_text: str | StrPromise = "",
 ) -> Any:
     """
     Register what reads the files of a type; without ``check``, return a decorator.
@@ -140,6 +161,10 @@ def register_file_checker(
             in the last DUPLICATE_DAYS that has not failed, is faulty. One without any of the values is not compared.
         totals: The fields of the input that are added up, to be compared with the sums that the file declares. A line
             in which one of them is no amount, such as ``"12.50"``, is faulty.
+        upload: Let people upload files of this type in the admin. ``check`` then runs in the web process too, on the
+            beginning of a file, to show what it makes of it, and with an empty context.
+        label: What people are shown instead of the type's name.
+        help_text: What they should know of such files.
 
     Raises:
         AlreadyRegistered: The type has another checker, or this one with other arguments.
@@ -149,25 +174,41 @@ def register_file_checker(
     """
 
     def decorate(source: Any) -> Any:
-        checkers.register(_checker(file_type, source, app, op, unique_by, totals))
+        checkers.register(
+            FileChecker(
+                _checked_type(file_type),
+                fold_name(app, "app"),
+                fold_name(op, "op"),
+                _checked_check(source),
+                _unique_by(unique_by),
+                () if totals is None else _field_names(totals, "totals"),
+                upload=_checked_upload(upload),
+                label=label,
+                help_text=help_text,
+            )
+        )
         return source
 
     return decorate if check is None else decorate(check)
 
 
-def _checker(file_type: str, check: Any, app: str, op: str, unique_by: Any, totals: Any) -> FileChecker:
+def _checked_type(file_type: str) -> str:
     if not check_text(file_type, "file_type"):
         raise InvalidInput("is empty.", field="file_type")
+    return file_type
+
+
+def _checked_check(check: Any) -> Check:
     if not callable(check):
         raise InvalidInput(f"{check!r} cannot be called.", field="check")
-    return FileChecker(
-        file_type,
-        fold_name(app, "app"),
-        fold_name(op, "op"),
-        check,
-        _unique_by(unique_by),
-        () if totals is None else _field_names(totals, "totals"),
-    )
+    function: Check = check
+    return function
+
+
+def _checked_upload(upload: Any) -> bool:
+    if not isinstance(upload, bool):
+        raise InvalidInput(f"must be True or False, not {upload!r}.", field="upload")
+    return upload
 
 
 def _unique_by(given: Any) -> UniqueBy | None:

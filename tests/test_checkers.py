@@ -52,6 +52,7 @@ class RegisterTests:
             ({"app": "two words"}, "app: 'two words' is no name: it takes letters a-z, digits, '_', '.' and '-', "),
             ({"op": None}, "op: must be a string, not NoneType."),
             ({"check": 7}, "check: 7 cannot be called."),
+            ({"upload": "yes"}, "upload: must be True or False, not 'yes'."),
         ],
     )
     def test_refuses_what_cannot_be_one(self, arguments, message):

@@ -29,6 +29,7 @@ from alya_django.admin import (
     masking,
     permissions,
     report,
+    uploads,
     words,
 )
 from alya_django.admin.acts import Act
@@ -134,7 +135,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
             path(route, self.admin_site.admin_view(view), name=f"alya_django_batch_{name}")
             for route, name, view in pages
         ]
-        return [*lines.urls(self), *own, *super().get_urls()]
+        return [*lines.urls(self), *uploads.urls(self), *own, *super().get_urls()]
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Batch | None:
         batch = super().get_object(request, object_id, from_field)
@@ -160,6 +161,10 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         return permissions.may(request, permissions.DOWNLOAD, batch)
 
     # The list.
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        may_upload = bool(uploads.types(request))
+        return super().changelist_view(request, {"may_upload": may_upload, **(extra_context or {})})
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Batch], search_term: str

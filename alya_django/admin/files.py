@@ -18,6 +18,7 @@ from django.views.decorators.http import require_GET
 from alya_django.admin import downloads, permissions, words
 from alya_django.admin.file_filters import FILTERS, OUTCOMES, types_seen
 from alya_django.admin.read_only import ReadOnlyAdmin
+from alya_django.intake import uploads
 from alya_django.models import BatchFile
 
 
@@ -29,7 +30,7 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
     list_display = ("name", "state", "batch_link", "faulty", "received")
     list_filter = FILTERS
     fieldsets = (
-        (None, {"fields": ("file_name", "file_type", "outcome", "reason", "batch_link")}),
+        (None, {"fields": ("file_name", "file_type", "outcome", "reason", "batch_link", "upload_link")}),
         (_("Faulty lines"), {"fields": ("faulty", "faults_link")}),
         (_("Content"), {"fields": ("length", "content_type", "checksum", "content_link")}),
         (_("Times"), {"fields": ("received", "processed")}),
@@ -38,6 +39,7 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
         "outcome",
         "reason",
         "batch_link",
+        "upload_link",
         "faulty",
         "faults_link",
         "length",
@@ -119,6 +121,14 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
     def outcome(self, file: BatchFile) -> str:
         outcome = OUTCOMES[file.is_accepted]
         return words.badge(outcome.look, outcome.icon, str(outcome.label))
+
+    @admin.display(description=_("upload"))
+    def upload_link(self, file: BatchFile) -> str:
+        """Lead to where an upload is looked at and confirmed."""
+        token = uploads.token_of(file)
+        if token is None:
+            return words.NOTHING
+        return format_html('<a href="{}">{}</a>', self._url("batch_upload_page", token), token)
 
     @admin.display(description=_("reason"))
     def reason(self, file: BatchFile) -> str:

@@ -56,6 +56,12 @@ def shown_lines(request: HttpRequest, batch: Batch, output_lines: Mapping[str, s
     return {name: text if may_see or not is_masked else MASK for name, text in output_lines.items()}
 
 
+def shown_text(request: HttpRequest, batch: Batch, text: str) -> str:
+    """Return a text that may quote inputs as a person may see it: it has no keys to go by, so all or nothing of it."""
+    is_masked = settings.MASK_KEYS or settings.MASK_WITH
+    return MASK if is_masked and not permissions.may(request, permissions.INPUT, batch) else text
+
+
 def _read(message: Mapping[str, Any]) -> ErrorMessage:
     """Return a message, some of whose parts may be masked."""
     masked = {"vals": [MASK]} if message.get("vals") == MASK else {}

@@ -91,6 +91,10 @@ def make(batch: Batch) -> Report:
     )
 
 
+def is_served(batch: Batch) -> bool:
+    return (batch.kind, batch.app, batch.op) in Worker.objects.alive().ops()
+
+
 def _events(batch: Batch) -> Iterator[Event]:
     who = _(" by %(who)s") % {"who": batch.requested_by} if batch.requested_by else ""
     yield Event(batch.requested_at, _("submitted%(who)s") % {"who": who})
@@ -110,7 +114,7 @@ def _warnings(batch: Batch) -> Iterator[str]:
     """Yield what keeps a batch from going on, or went wrong at its end."""
     if batch.is_held:
         yield _("Held: %(reason)s Nothing is claimed from it until it is released.") % {"reason": batch.hold_reason}
-    if batch.status in PENDING and not batch.is_held and not _is_served(batch):
+    if batch.status in PENDING and not batch.is_held and not is_served(batch):
         yield _("No live worker serves %(app)s / %(op)s: start one that does.") % {"app": batch.app, "op": batch.op}
     if batch.totals_mismatch:
         yield _("Its totals do not agree: %(mismatch)s") % {"mismatch": batch.totals_mismatch}
@@ -120,10 +124,6 @@ def _warnings(batch: Batch) -> Iterator[str]:
 
 def _size(size: int | None) -> str:
     return "" if size is None else filesizeformat(size)
-
-
-def _is_served(batch: Batch) -> bool:
-    return (batch.kind, batch.app, batch.op) in Worker.objects.alive().ops()
 
 
 def _claimed(batch: Batch) -> list[tuple[str | None, datetime | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, Self
 
 from django.core.files.base import File
 
@@ -21,7 +21,7 @@ class Faults:
         self._writer = csv.writer(self._spool, lineterminator="\n")
         self._writer.writerow(["line", "reason"])
 
-    def __enter__(self) -> Faults:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
@@ -51,9 +51,14 @@ def dialect_of(dialect: str | type[csv.Dialect], **options: Any) -> dict[str, An
 
 @dataclass(slots=True)
 class Reading:
-    """What is said to the reader of a file, past its checker, and what the reader says: how the file is laid out."""
+    """
+    What is said to the reader of a file, past its checker, and what the reader says: how the file is laid out.
+
+    ``on_bytes`` is called with how many bytes are unpacked next, where the reader does so itself.
+    """
 
     is_returned: bool
+    on_bytes: Callable[[int], None] = lambda nbytes: None
     layout: Layout | None = None
 
 
@@ -61,9 +66,9 @@ _current: ContextVar[Reading] = ContextVar("alya_reading")
 
 
 @contextmanager
-def reading(*, is_returned: bool) -> Iterator[Reading]:
+def reading(*, is_returned: bool = False, on_bytes: Callable[[int], None] = lambda nbytes: None) -> Iterator[Reading]:
     """Have the reader that a checker calls say how the file is laid out, and read it as a returned one or not."""
-    told = Reading(is_returned)
+    told = Reading(is_returned, on_bytes)
     token = _current.set(told)
     try:
         yield told

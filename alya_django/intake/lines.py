@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from alya_django.checkers import BadFile, FaultyLine, Line
 from alya_django.conf import settings
@@ -41,7 +41,7 @@ def rows(
     totals: Totals,
     keys: BusinessKeys | None = None,
     parent: Parent | None = None,
-) -> Iterator[BatchInput]:
+) -> Generator[BatchInput, None, None]:
     """
     Yield the rows that a checker yields, their inputs as JSON text, add them up, and set its faulty lines aside.
 

@@ -38,6 +38,7 @@ from alya_django.validation import JSON, TEXT_MAX, check_text, encode_object, ma
 
 REASON_CHARS_MAX = 10_000
 MOVED_FROM = "moved_from"
+NO_USABLE_LINE = "The file has no usable line."
 SET_BY_CHECKER = ("nrows", "context", "status", "control_totals", "totals_mismatch")
 
 
@@ -102,20 +103,70 @@ def process(
         is_stored=stored is not None,
         on_read=on_read,
     )
-    name = make_storable(_check_name(file_name), TEXT_MAX)
     if (file is None) == (stored is None):
         raise InvalidInput("give either the file or the name of the stored object.", field="file")
-    if stored is not None:
-        record = _of_stored(stored, name, file_type)
+    if stored is None:
+        record = keep(file, file_name=file_name, file_type=file_type, unique_key=unique_key)
     else:
-        record = _of_new(name, file_type, _check_key(unique_key))
+        record = _of_stored(stored, _storable_name(file_name), file_type)
+    return database().again(lambda: _decide(record.pk, order))
+
+
+def keep(
+    file: Any,
+    *,
+    file_name: str,
+    file_type: str,
+    unique_key: str | None = None,
+    metadata: dict[str, JSON] | None = None,
+) -> BatchFile:
+    """
+    Store a file and return its record, on which ``process`` decides, given its ``object_id`` as ``stored``.
+
+    One that is larger than FILE_BYTES_MAX is rejected, and not kept. Where a file with the same unique key was kept
+    before, its record is returned.
+    """
+    record = _of_new(_storable_name(file_name), file_type, _check_key(unique_key), metadata or {})
     if record.is_accepted is None and not record.checksum:
         try:
             _keep(record, file)
         except BadFile as bad:
             with Faults() as faults:
-                return _reject(record.pk, bad.reason, faults, order)
-    return database().again(lambda: _decide(record.pk, order))
+                reject(record.pk, bad.reason, faults)
+        record.refresh_from_db()
+    return record
+
+
+def reject(file_id: int, reason: str, faults: Faults, *, is_stored: bool = False) -> Receipt:
+    """
+    Keep a file where the rejected ones lie, and the reason with its record, unless somebody has decided on it.
+
+    Args:
+        is_stored: Its object was there before, and is the sender's.
+    """
+    files = BatchFile.objects.primary()
+    with database().transaction():
+        record = files.lock(file_id)
+        if record.is_accepted is not None:
+            return _told(record)
+        object_id = record.object_id
+        if record.checksum:
+            object_id = objects.copy_to_failed(record.object_id, _failed_name(record, record.file_name))
+        is_moved = object_id != record.object_id
+        # An object of the sender's is forgotten: another may come under its name.
+        moved_from = {MOVED_FROM: record.object_id} if is_moved and not is_stored else {}
+        files.filter(pk=file_id).update(
+            is_accepted=False,
+            object_id=object_id,
+            error_object_id=_keep_faults(record, faults),
+            error_message=make_storable(reason, REASON_CHARS_MAX),
+            nfaulty=faults.count,
+            metadata={**record.metadata, **moved_from},
+            processed_at=Now(),
+        )
+        if is_moved:
+            database().after_commit(lambda: outputs.delete([record.object_id]))
+    return files.get(pk=file_id).receipt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +183,10 @@ class _Order:
     on_read: Callable[[int], None] | None
 
 
-def _check_name(file_name: str) -> str:
+def _storable_name(file_name: str) -> str:
     if not isinstance(file_name, str) or not file_name:
         raise InvalidInput(f"must be a text that is not empty, not {file_name!r}.", field="file_name")
-    return file_name
+    return make_storable(file_name, TEXT_MAX)
 
 
 def _check_key(unique_key: str | None) -> str | None:
@@ -173,7 +224,7 @@ def _measure(object_id: str) -> objects.Stored:
         raise InvalidInput(f"{error}", field="stored") from error
 
 
-def _of_new(file_name: str, file_type: str, unique_key: str | None) -> BatchFile:
+def _of_new(file_name: str, file_type: str, unique_key: str | None, metadata: dict[str, JSON]) -> BatchFile:
     """Return the record of a file whose object is about to be stored, or of the one that has its unique key."""
     planned = objects.object_name(settings.INCOMING_PREFIX, file_name)
     values = {
@@ -181,6 +232,7 @@ def _of_new(file_name: str, file_type: str, unique_key: str | None) -> BatchFile
         "file_name": file_name,
         "file_type": file_type,
         "content_type": _content_type(file_name),
+        "metadata": metadata,
     }
     files = BatchFile.objects.primary()
     if unique_key is None:
@@ -216,9 +268,9 @@ def _decide(file_id: int, order: _Order) -> Receipt:
             with database().transaction():
                 return _accept(file_id, order, faults)
         except BadFile as bad:
-            return _reject(file_id, bad.reason, faults, order)
+            return reject(file_id, bad.reason, faults, is_stored=order.is_stored)
         except InvalidInput as error:
-            return _reject(file_id, f"{error}", faults, order)
+            return reject(file_id, f"{error}", faults, is_stored=order.is_stored)
 
 
 def _accept(file_id: int, order: _Order, faults: Faults) -> Receipt:
@@ -281,7 +333,7 @@ def _insert(record: BatchFile, batch: Batch, order: _Order, faults: Faults) -> N
         if parent is not None and told.layout is None:
             raise BadFile("Its checker does not use read_csv, so whose corrected lines these are is not known.")
         if first is None:
-            raise BadFile("The file has no usable line.")
+            raise BadFile(NO_USABLE_LINE)
         nrows = lifecycle.insert_rows(batch.id, chain([first], lines))
     if told.layout is not None:
         record.metadata |= {"layout": told.layout.as_json(), "last_row": _last_row(batch)}
@@ -311,33 +363,6 @@ def _compare(batch: Batch, totals: Totals, nfaulty: int) -> None:
     batch.totals_mismatch = "; ".join(found)
     if found:
         batch.status = Status.WAIT
-
-
-def _reject(file_id: int, reason: str, faults: Faults, order: _Order) -> Receipt:
-    """Keep a file where the rejected ones lie, and the reason with its record, unless somebody has decided on it."""
-    files = BatchFile.objects.primary()
-    with database().transaction():
-        record = files.lock(file_id)
-        if record.is_accepted is not None:
-            return _told(record)
-        object_id = record.object_id
-        if record.checksum:
-            object_id = objects.copy_to_failed(record.object_id, _failed_name(record, record.file_name))
-        is_moved = object_id != record.object_id
-        # An object of the sender's is forgotten: another may come under its name.
-        moved_from = {MOVED_FROM: record.object_id} if is_moved and not order.is_stored else {}
-        files.filter(pk=file_id).update(
-            is_accepted=False,
-            object_id=object_id,
-            error_object_id=_keep_faults(record, faults),
-            error_message=make_storable(reason, REASON_CHARS_MAX),
-            nfaulty=faults.count,
-            metadata={**record.metadata, **moved_from},
-            processed_at=Now(),
-        )
-        if is_moved:
-            database().after_commit(lambda: outputs.delete([record.object_id]))
-    return files.get(pk=file_id).receipt()
 
 
 def _told(record: BatchFile) -> Receipt:

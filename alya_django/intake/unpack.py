@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from gzip import GzipFile
 from typing import Any, BinaryIO
@@ -37,11 +37,14 @@ def refusing(what: str) -> Iterator[None]:
         raise BadFile(f"{what}: {error}") from error
 
 
-def unpacked(file: io.BufferedReader) -> BinaryIO:
+def unpacked(file: io.BufferedReader, on_bytes: Callable[[int], None] | None = None) -> BinaryIO:
     """
     Return the content of a file: what was compressed with gzip, the only member of a ZIP archive, or the file itself.
 
     Its first bytes tell, not its name.
+
+    Args:
+        on_bytes: Called with how many bytes more have been unpacked.
 
     Raises:
         BadFile: The archive is broken or has several members; or, while it is read, it unpacks to more than
@@ -49,13 +52,13 @@ def unpacked(file: io.BufferedReader) -> BinaryIO:
     """
     start = file.peek(4)
     if start.startswith(GZIP_START):
-        return _limited(GzipFile(fileobj=file))
+        return _limited(GzipFile(fileobj=file), on_bytes)
     if start.startswith(ZIP_START):
-        return _only_member(file)
+        return _only_member(file, on_bytes)
     return file
 
 
-def _only_member(file: io.BufferedReader) -> BinaryIO:
+def _only_member(file: io.BufferedReader, on_bytes: Callable[[int], None] | None) -> BinaryIO:
     with refusing(BROKEN):
         archive = ZipFile(file)
         members = [member for member in archive.infolist() if not member.is_dir()]
@@ -64,18 +67,19 @@ def _only_member(file: io.BufferedReader) -> BinaryIO:
             return file
         if len(members) != 1:
             raise BadFile(f"The archive has {len(members)} files; there must be one.")
-        return _limited(archive.open(members[0]))
+        return _limited(archive.open(members[0]), on_bytes)
 
 
-def _limited(file: Any) -> BinaryIO:
-    return io.BufferedReader(_Limited(file), BUFFER_BYTES)
+def _limited(file: Any, on_bytes: Callable[[int], None] | None) -> BinaryIO:
+    return io.BufferedReader(_Limited(file, on_bytes), BUFFER_BYTES)
 
 
 class _Limited(io.RawIOBase):
     """What a compressed file unpacks to, as far as it may."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, on_bytes: Callable[[int], None] | None) -> None:
         self._file = file
+        self._on_bytes = on_bytes
         self._limit: int = settings.UNPACKED_BYTES_MAX
 
     def readable(self) -> bool:
@@ -83,7 +87,9 @@ class _Limited(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         with refusing(BROKEN):
-            data = self._file.read(len(buffer))
+            data = self._file.read(min(len(buffer), BUFFER_BYTES))
+        if self._on_bytes is not None:
+            self._on_bytes(len(data))
         self._limit -= len(data)
         if self._limit < 0:
             raise BadFile(f"The file unpacks to more than {settings.UNPACKED_BYTES_MAX} bytes, the limit.")

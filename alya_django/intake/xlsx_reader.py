@@ -13,6 +13,7 @@ from alya_django.checkers import BadFile, FaultyLine
 from alya_django.conf import settings
 from alya_django.exceptions import AlyaError
 from alya_django.intake.columns import Columns, below_header, without_header
+from alya_django.intake.layout import current
 from alya_django.intake.unpack import refusing
 from alya_django.processors import BatchInput
 
@@ -105,6 +106,7 @@ def _inspected(content: bytes) -> BinaryIO:
     inspected = io.BytesIO()
     with ZipFile(io.BytesIO(content)) as archive, ZipFile(inspected, "w", ZIP_STORED) as target:
         for member in {member.filename: member for member in archive.infolist()}.values():
+            current().on_bytes(member.file_size)
             with archive.open(member) as part:
                 text = part.read(left + 1)
             left -= len(text)

@@ -10,7 +10,14 @@ from example_project.bank.money import to_cents
 COLUMNS = ("debtor", "creditor", "amount", "text")
 
 
-@register_file_checker("payments", app="bank", op="transfer")
+@register_file_checker(
+    "payments",
+    app="bank",
+    op="transfer",
+    upload=True,
+    label="Payments",
+    help_text="A CSV file with the columns debtor, creditor, amount and text; amounts such as 12.34.",
+)
 def check_payments(file: BinaryIO, file_name: str, context: dict[str, Any]) -> Iterator[BatchInput | FaultyLine]:
     """Yield the transfers; a line whose amount is none, or that lacks an account, is for the sender to correct."""
     for row in read_csv(file, columns=COLUMNS):

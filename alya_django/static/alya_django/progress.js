@@ -1,5 +1,6 @@
 // Moves the figures of batches without reload. It changes texts and bars that the server has rendered, and nothing
-// else: no form, no link. Without it, every page is whole.
+// else: no form, no link. A page that is about one thing, and has no form, is loaded anew when that has ended.
+// Without it, every page is whole.
 
 const FIRST_MS = 2000;
 const SLOWEST_MS = 15000;
@@ -76,6 +77,9 @@ function start(panel, button, status) {
         pause = body === lastBody ? Math.min(pause * 1.5, SLOWEST_MS) : FIRST_MS;
         lastBody = body;
         status.textContent = hasEnded ? panel.dataset.ended : "";
+        if (hasEnded && "alyaReload" in panel.dataset) {
+            location.reload();
+        }
         plan(pause);
     }
 

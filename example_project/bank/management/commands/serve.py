@@ -20,8 +20,11 @@ LOOK_SECONDS = 0.1
 STOP_SECONDS = 20
 # One that is told to stop before it has begun ends by the signal itself.
 GENTLE = (0, -signal.SIGINT)
-# The second worker is there to be kept: the night's report takes an hour.
-WORKERS = {"worker of the bank": ("--app", "bank"), "worker of the night": ("--app", "night")}
+# The second worker is there to be kept: the night's report takes an hour. The first does what the admin leaves to one.
+WORKERS = {
+    "worker of the bank": ("--app", "bank", "--app", "flights", "--app", "alya"),
+    "worker of the night": ("--app", "night"),
+}
 
 
 class Command(BaseCommand):

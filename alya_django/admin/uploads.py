@@ -1,0 +1,331 @@
+"""The pages on which people upload a file: they choose it, look at what is in it, confirm it, and see it loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django import forms
+from django.contrib import messages
+from django.core.files.uploadhandler import FileUploadHandler, SkipFile
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.template.defaultfilters import filesizeformat
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from alya_django import slow_queries, status_cache
+from alya_django.admin import audit, masking, permissions, report, upload_words, words
+from alya_django.admin.acts import ReasonForm
+from alya_django.admin.preview_table import table
+from alya_django.admin.upload_words import Loading
+from alya_django.checkers import FileChecker, checkers
+from alya_django.conf import settings
+from alya_django.exceptions import InvalidInput
+from alya_django.intake import preview, uploads
+from alya_django.intake.uploads import Upload
+from alya_django.models import Batch, BatchFile, database
+from alya_django.status import Kind
+from alya_django.validation import TEXT_MAX, check_id
+
+if TYPE_CHECKING:
+    from alya_django.admin.batches import BatchAdmin
+
+VIEW_FILES = "view_batchfile"
+FRESH_SECONDS = 1
+
+
+def types(request: HttpRequest) -> list[FileChecker]:
+    """Return the types of files that a person may upload."""
+    if not permissions.may(request, permissions.SUBMIT):
+        return []
+    return [checker for checker in checkers if checker.upload and permissions.sees_app(request, checker.app)]
+
+
+def urls(pages: BatchAdmin) -> list[URLPattern]:
+    """Return the addresses of uploads, below those of batches."""
+    wrap = pages.admin_site.admin_view
+
+    def of_upload(view: Callable[[BatchAdmin, HttpRequest, Upload], HttpResponse]) -> Callable[..., HttpResponse]:
+        return lambda request, token: view(pages, request, _find(request, token))
+
+    return [
+        path(
+            "upload/",
+            wrap(require_http_methods(["GET", "POST"])(_measured(lambda request: _choose(pages, request)))),
+            name="alya_django_batch_upload",
+        ),
+        path("upload/progress/", wrap(require_GET(_progress)), name="alya_django_batch_upload_progress"),
+        *(
+            path(
+                f"upload/<uuid:token>/{name}{'/' if name else ''}",
+                wrap(require(of_upload(view))),
+                name=f"alya_django_batch_upload_{name or 'page'}",
+            )
+            for name, require, view in (
+                ("", require_GET, _show),
+                ("confirm", require_POST, _confirm),
+                ("discard", require_POST, _discard),
+            )
+        ),
+    ]
+
+
+class UploadForm(forms.Form):
+    """Which file, and of which type."""
+
+    file_type = forms.ChoiceField(label=gettext_lazy("Type of the file"))
+    file = forms.FileField(label=gettext_lazy("File"), max_length=TEXT_MAX)
+
+    def __init__(self, *args: Any, types: list[FileChecker], is_too_large: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        choices: Any = self.fields["file_type"]
+        choices.choices = [(one.file_type, one.label or one.file_type) for one in types]
+        if is_too_large:
+            self.fields["file"].error_messages["required"] = _too_large()
+
+
+class _Limit(FileUploadHandler):
+    """What lets no file in that is larger than FILE_BYTES_MAX: the rest of it is read off and dropped."""
+
+    is_exceeded = False
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        super().new_file(*args, **kwargs)
+        self._left: int = settings.FILE_BYTES_MAX
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
+        self._left -= len(raw_data)
+        if self._left < 0:
+            self.is_exceeded = True
+            raise SkipFile
+        return raw_data
+
+    def file_complete(self, file_size: int) -> None:
+        """Leave it to the next handler to make a file of it."""
+
+
+def _measured(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """
+    Return a view that reads no file before the person may upload one, and no more of it than FILE_BYTES_MAX.
+
+    The token against forgery is in the body of the request, so it is looked at after that, but before the view is.
+    """
+    protected = csrf_protect(view)
+
+    def measured(request: HttpRequest) -> HttpResponse:
+        permissions.demand(request, permissions.SUBMIT)
+        request.upload_handlers.insert(0, _Limit(request))
+        return protected(request)
+
+    exempt: Callable[[HttpRequest], HttpResponse] = csrf_exempt(measured)
+    return exempt
+
+
+def _too_large() -> str:
+    return _("The file is larger than %(size)s, the limit.") % {"size": filesizeformat(settings.FILE_BYTES_MAX)}
+
+
+def _choose(pages: BatchAdmin, request: HttpRequest) -> HttpResponse:
+    """Ask for a file, and keep it."""
+    offered = types(request)
+    form = UploadForm(types=offered)
+    if request.method == "POST":
+        data, files = request.POST, request.FILES
+        is_too_large = any(getattr(handler, "is_exceeded", False) for handler in request.upload_handlers)
+        form = UploadForm(data, files, types=offered, is_too_large=is_too_large)
+        if form.is_valid():
+            return _keep(pages, request, form.cleaned_data["file_type"], form.cleaned_data["file"])
+    chosen = form["file_type"].value() or (offered[0].file_type if len(offered) == 1 else "")
+    limit = filesizeformat(settings.FILE_BYTES_MAX)
+    return _render(pages, request, "upload", _("Upload a file"), form=form, types=offered, chosen=chosen, limit=limit)
+
+
+def _keep(pages: BatchAdmin, request: HttpRequest, file_type: str, file: Any) -> HttpResponse:
+    """Keep a file that has passed the limits, and lead to the page that says what is in it."""
+    checker = next(one for one in types(request) if one.file_type == file_type)
+    token = uploads.keep(file, file_name=file.name, checker=checker, uploaded_by=_name_of(request))
+    audit.log(request, _find(request, token).file, _("Uploaded the file."))
+    return HttpResponseRedirect(_page_of(pages, token))
+
+
+def _find(request: HttpRequest, token: UUID) -> Upload:
+    """Return an upload that the person may see; else it is as if it were not there."""
+    permissions.demand(request, permissions.SUBMIT)
+    upload = uploads.find(token)
+    if upload is None or not permissions.sees_app(request, _app(upload)):
+        raise Http404
+    return upload
+
+
+def _app(upload: Upload) -> str:
+    """Return the app whose file it is; empty, which only those see who see all, where no checker reads it any more."""
+    checker = checkers.find(upload.file.file_type)
+    return "" if checker is None else checker.app
+
+
+def _show(pages: BatchAdmin, request: HttpRequest, upload: Upload, form: ReasonForm | None = None) -> TemplateResponse:
+    """Show what is in a file, how far it is loaded, or what became of it."""
+    loading = Loading.of(upload, _app(upload))
+    return _render(
+        pages,
+        request,
+        "uploaded",
+        upload.file.file_name,
+        upload=upload,
+        file=upload.file,
+        checker=checkers.find(upload.file.file_type),
+        loading=loading,
+        elements=loading.elements(),
+        uploaded=upload_words.uploaded(upload),
+        outcome=upload_words.outcome(upload) if upload.file.is_accepted else "",
+        page=_page_of(pages, upload.token),
+        failure=_failure(upload),
+        is_unserved=upload.is_loading and upload.load is not None and not report.is_served(upload.load),
+        may_view=permissions.may(request, permissions.VIEW),
+        may_download=permissions.may(request, VIEW_FILES) and permissions.may(request, permissions.DOWNLOAD),
+        may_view_file=permissions.may(request, VIEW_FILES),
+        form=form or ReasonForm(needs_reason=False),
+        **(_contents(request, upload) if upload.is_open else {}),
+    )
+
+
+def _contents(request: HttpRequest, upload: Upload) -> dict[str, Any]:
+    """Return what there is to know before a file is confirmed."""
+    file, checker = upload.file, checkers.find(upload.file.file_type)
+    if checker is None:
+        return {"obstacle": _("No checker reads files of this type any more.")}
+    found = preview.look(file, checker)
+    batch = Batch(kind=Kind.BATCH, app=checker.app, op=checker.op, input_file=file.file_name, context={})
+    earlier = _earlier(file)
+    return {
+        "found": found,
+        "declared": upload_words.declared(found),
+        "more_faults": upload_words.more_faults(found),
+        "looked_at": upload_words.looked_at(found),
+        "table": table(request, batch, found.rows),
+        "faults": [(fault.line, masking.shown_text(request, batch, fault.reason)) for fault in found.faults],
+        "earlier": earlier,
+        "obstacle": found.reason,
+        "may_confirm": not found.reason and earlier is None,
+    }
+
+
+def _earlier(file: BatchFile) -> BatchFile | None:
+    """Return the file of the same content that was accepted before."""
+    return BatchFile.objects.primary().first_of(file.file_type, file.checksum).first()
+
+
+def _failure(upload: Upload) -> str:
+    """Say why loading came to nothing, though nothing is wrong with the file."""
+    if upload.load is None or not upload.is_open:
+        return ""
+    answer = slow_queries.result(upload.load.pk)
+    said = [text for message in answer.messages for text in message.vals]
+    return words.short(said[0]) if said else _("It was aborted.")
+
+
+def _confirm(pages: BatchAdmin, request: HttpRequest, upload: Upload) -> HttpResponse:
+    """Have a file loaded, once."""
+    form = ReasonForm(request.POST, needs_reason=False)
+    if upload.is_open and not form.is_valid():
+        return _show(pages, request, upload, form)
+    if not upload.is_open:
+        messages.info(request, _("%(file)s was confirmed before.") % {"file": upload.file})
+    elif _contents(request, upload).get("may_confirm"):
+        _load(request, upload, form.cleaned_data["reason"])
+    return HttpResponseRedirect(_page_of(pages, upload.token))
+
+
+def _load(request: HttpRequest, upload: Upload, reason: str) -> None:
+    """Submit the slow query and log it, both or neither."""
+    store = database()
+
+    def submit_and_log() -> None:
+        with store.transaction():
+            uploads.confirm(upload, requested_by=_name_of(request))
+            audit.log(request, upload.file, _("Confirmed the upload."), reason=reason)
+
+    try:
+        store.again(submit_and_log)
+    except InvalidInput as error:
+        messages.error(request, f"{error}")
+
+
+def _discard(pages: BatchAdmin, request: HttpRequest, upload: Upload) -> HttpResponse:
+    """Delete a file that was not confirmed."""
+    store = database()
+
+    def discard_and_log() -> bool:
+        with store.transaction():
+            is_discarded = uploads.discard(upload)
+            if is_discarded:
+                audit.log(request, upload.file, _("Discarded the upload."))
+        return is_discarded
+
+    if not store.again(discard_and_log):
+        messages.warning(request, _("%(file)s was confirmed or discarded before.") % {"file": upload.file})
+        return HttpResponseRedirect(_page_of(pages, upload.token))
+    messages.success(request, _("%(file)s was discarded.") % {"file": upload.file})
+    return HttpResponseRedirect(_address(pages, "batch_upload"))
+
+
+def _progress(request: HttpRequest) -> JsonResponse:
+    """Answer what the page of an upload polls, in the form in which batches answer."""
+    permissions.demand(request, permissions.SUBMIT)
+    loading = _loading(request.GET.get("ids", ""))
+    if loading is None or not permissions.sees_app(request, loading.app):
+        return JsonResponse({"batches": {}})
+    return JsonResponse({"batches": {loading.token: loading.as_json()}})
+
+
+def _loading(given: str) -> Loading | None:
+    """Return how far an upload is, as it was a second ago at most."""
+    try:
+        token = check_id(given)
+    except InvalidInput:
+        return None
+    key = f"ALYA_{{{token}}}_UPLOAD"
+    cached = status_cache.access(settings.CACHE, lambda cache: cache.get(key))
+    if cached is not None:
+        return Loading(**json.loads(cached))
+    upload = uploads.find(token)
+    if upload is None:
+        return None
+    loading = Loading.of(upload, _app(upload))
+    status_cache.access(settings.CACHE, lambda cache: cache.set(key, json.dumps(asdict(loading)), FRESH_SECONDS))
+    return loading
+
+
+def _name_of(request: HttpRequest) -> str:
+    user: Any = request.user
+    return str(user.get_username())
+
+
+def _render(pages: BatchAdmin, request: HttpRequest, template: str, title: str, **context: Any) -> TemplateResponse:
+    request.current_app = pages.admin_site.name
+    return TemplateResponse(
+        request,
+        f"alya_django/{template}.html",
+        {
+            **pages.admin_site.each_context(request),
+            "title": title,
+            "opts": pages.opts,
+            "media": pages.media,
+            **context,
+        },
+    )
+
+
+def _page_of(pages: BatchAdmin, token: UUID) -> str:
+    return _address(pages, "batch_upload_page", token)
+
+
+def _address(pages: BatchAdmin, page: str, *arguments: Any) -> str:
+    return reverse(f"admin:alya_django_{page}", args=arguments, current_app=pages.admin_site.name)
