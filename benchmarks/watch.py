@@ -94,6 +94,8 @@ class Programs:
 
     def __init__(self, folder: Path) -> None:
         watched = [str(folder / name) for name in DIRECTORIES]
+        for directory in watched:
+            Path(directory).mkdir()
         matches = [f"--match={mapping}" for mapping in MAPPINGS]
         self._watch = ["alya_watch", *watched, *matches, "--age", "0", "--seconds", "0.2"]
         self._log = folder / "log"
