@@ -16,7 +16,7 @@ from tests.concurrency.connections import (
     somebody_waits_for_a_lock,
     wait_until,
 )
-from tests.intake.files import CONTENT, faulty_lines, receive, register
+from tests.intake.files import CONTENT, faulty_lines, read, receive, register
 from tests.invariants import check_invariants
 from tests.processors import fail_odd
 
@@ -41,6 +41,17 @@ class SameFileTests:
         assert first.accepted
         assert second.result(DEADLINE_SECONDS).reason.startswith("The same content was accepted before: TXN 1.csv")
         assert Batch.objects.count() == 1
+        check_invariants()
+
+    @pytest.mark.rule("FXR-5", "INF-4")
+    def test_two_files_of_one_name_at_the_same_time_are_two(self) -> None:
+        """Neither waits for the other, and each keeps the bytes that came."""
+        register()
+        other = b"debtor,amount\nother,1\n"
+        with open_transaction(receive) as first:
+            second = elsewhere(lambda: receive(other)).result(DEADLINE_SECONDS)
+        assert (read(first.object_id), read(second.object_id)) == (CONTENT, other)
+        assert (first.nrows, second.nrows, Batch.objects.count()) == (2, 1, 2)
         check_invariants()
 
     @pytest.mark.rule("FXR-18")

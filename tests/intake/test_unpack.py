@@ -34,11 +34,12 @@ class UnpackTests:
             gzip.compress(CONTENT[:100]) + gzip.compress(CONTENT[100:]),
             archive({"a.csv": CONTENT}),
             archive({"folder/": b"", "folder/a.csv": CONTENT}),
+            archive({"../../etc/passwd": CONTENT}),
         ],
-        ids=["plain", "gzip", "gzip in two", "zip", "zip with a folder"],
+        ids=["plain", "gzip", "gzip in two", "zip", "zip with a folder", "zip with a way out"],
     )
     def test_reads_what_is_compressed_as_if_it_were_not(self, packed):
-        """The first bytes tell, not a name."""
+        """The first bytes tell, not a name; nor does the name of a member lead anywhere."""
         assert read(packed) == CONTENT
 
     @pytest.mark.parametrize("content", [b"", b"P", b"PK", b"\x1f"])
