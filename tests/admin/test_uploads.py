@@ -316,6 +316,7 @@ class PreviewTests:
             (gzip.compress(CONTENT)[:-9], "The file cannot be unpacked: "),
             (b"debtor\nann\n", "The checker failed: KeyError: 'amount'"),
         ],
+        ids=["nothing usable", "cut", "not understood"],
     )
     def test_says_why_a_file_cannot_be_read(self, content: bytes, reason: str, admin_client: Client) -> None:
         """It is rejected at once, in the words of who found out; its bytes are kept, and nothing can be confirmed."""
