@@ -561,14 +561,14 @@ class RaceTests:
     def test_who_rejects_later_changes_nothing(self, monkeypatch, storage, django_capture_on_commit_callbacks):
         """A file that was decided on meanwhile stays so, and nothing more is stored of it."""
         register()
-        reject = receive_module._reject
+        reject = receive_module.reject
 
-        def reject_after_another(file_id, *arguments):
-            first.append(reject(file_id, *arguments))
-            return reject(file_id, *arguments)
+        def reject_after_another(*arguments, **options):
+            first.append(reject(*arguments, **options))
+            return reject(*arguments, **options)
 
         first: list[Receipt] = []
-        monkeypatch.setattr(receive_module, "_reject", reject_after_another)
+        monkeypatch.setattr(receive_module, "reject", reject_after_another)
         with django_capture_on_commit_callbacks(execute=True):
             second = receive(b"debtor,amount\nann,x\n")
         assert first == [second]
