@@ -2,8 +2,8 @@
 Settings of the example project.
 
 Database, cache and storage come from the environment: DATABASE_URL, CACHE_URL (a Redis), and S3_BUCKET with
-S3_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or STORAGE_DIR. By default SQLite, local
-memory and a local directory, all under ``var/``.
+S3_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or STORAGE_DIR. By default SQLite, files
+and a local directory, all under ``var/``.
 """
 
 import os
@@ -64,7 +64,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 
-CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+# Not in memory: the site shows what a worker has noted, such as how far it has read a file.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": VAR_DIR / "cache"}}
 if "CACHE_URL" in os.environ:
     CACHES["default"] = {
         "BACKEND": "django_redis.cache.RedisCache",
