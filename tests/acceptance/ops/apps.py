@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +14,14 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.db.models.signals import post_init
 
-from alya_django import Row, RowResult, register_batch_processor, register_slow_query_processor
+from alya_django import (
+    BatchInput,
+    Row,
+    RowResult,
+    register_batch_processor,
+    register_file_checker,
+    register_slow_query_processor,
+)
 
 
 class OpsConfig(AppConfig):
@@ -35,6 +42,7 @@ class OpsConfig(AppConfig):
         register_slow_query_processor("acceptance", "answer", answer)
         register_batch_processor("acceptance", "perform", perform)
         register_slow_query_processor("acceptance", "perform", perform)
+        register_file_checker("mortal", die_once, app="acceptance", op="sleep")
         register_batch_processor("acceptance", "limited", perform, time_limit=1)
         register_slow_query_processor("acceptance", "limited", perform, time_limit=1)
         register_batch_processor("acceptance", "threads", perform, time_limit=1, concurrency=4)
@@ -71,6 +79,17 @@ def perform(row: Row) -> None:
     if row.input == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(3_600 if row.input == "hang" else 0.01)
+
+
+def die_once(file: Any, file_name: str, context: Any) -> Iterator[BatchInput]:
+    """Read a file of rows, and take the worker along in the middle, unless the file of that name is there already."""
+    for line in range(1, 1_001):
+        yield BatchInput(line, 0)
+    grave = Path(file_name)
+    if not grave.exists():
+        grave.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield BatchInput(1_001, 0)
 
 
 async def await_it(row: Row) -> None:
