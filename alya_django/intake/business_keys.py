@@ -119,11 +119,16 @@ def blocks(lines: Iterable[Keyed]) -> Iterator[list[Keyed]]:
     """Yield lines in blocks of so many rows, or characters of JSON."""
     block: list[Keyed] = []
     chars = 0
-    for keyed in lines:
-        block.append(keyed)
-        chars += len(keyed[0].input) if isinstance(keyed[0], BatchInput) else 0
-        if len(block) == BLOCK_ROWS or chars > BLOCK_CHARS:
-            yield block
-            block, chars = [], 0
+    try:
+        for keyed in lines:
+            block.append(keyed)
+            chars += len(keyed[0].input) if isinstance(keyed[0], BatchInput) else 0
+            if len(block) == BLOCK_ROWS or chars > BLOCK_CHARS:
+                yield block
+                block, chars = [], 0
+    except BadFile:
+        # The faulty lines that are read already are told with the refusal, and often say why.
+        yield block
+        raise
     if block:
         yield block

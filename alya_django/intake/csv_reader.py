@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from alya_django.checkers import BadFile, FaultyLine
 from alya_django.conf import settings
 from alya_django.intake.columns import Columns, below_header, without_header
-from alya_django.intake.layout import Layout, Record, current, dialect_of, source_records
+from alya_django.intake.layout import Layout, Record, current, dialect_of, refuse_return_file, source_records
 from alya_django.processors import BatchInput
 
 # The longer ones first: a mark of UTF-32 begins with one of UTF-16.
@@ -49,13 +49,14 @@ def read_csv(
             ``strict=False``.
 
     Raises:
-        BadFile: There is no header, it lacks a column or has one twice, or a record is longer than RECORD_CHARS_MAX.
+        BadFile: There is no header, it lacks a column or has one twice, or it is that of a return file that comes
+            without its parent; or a record is longer than RECORD_CHARS_MAX.
     """
     reading = current()
     chosen = dialect_of(dialect, **{"strict": True, **options})
     with _text_of(file, encoding) as text:
-        reading.layout = Layout(text.marked, has_header, reading.is_returned, chosen)
-        yield from _rows(_read(text, reading.layout), columns, has_header)
+        reading.layout = layout = Layout(text.marked, has_header, reading.is_returned, chosen)
+        yield from _rows(_read(text, layout), columns, layout)
 
 
 def read_records(file: BinaryIO, layout: Layout) -> Iterator[Record]:
@@ -91,14 +92,16 @@ def _read(text: _Text, layout: Layout) -> Iterator[Record]:
     return source_records(records, has_header=layout.has_header) if layout.is_returned else records
 
 
-def _rows(records: Iterator[Record], columns: Columns, has_header: bool) -> Iterator[BatchInput | FaultyLine]:
-    make, width = (None, 0) if has_header else without_header(columns)
+def _rows(records: Iterator[Record], columns: Columns, layout: Layout) -> Iterator[BatchInput | FaultyLine]:
+    make, width = (None, 0) if layout.has_header else without_header(columns)
     for line, record in records:
         if isinstance(record, FaultyLine):
             if make is None:
                 raise BadFile(f"Line {record.line}: the header {record.reason}.")
             yield record
         elif make is None:
+            if not layout.is_returned:
+                refuse_return_file(record)
             make, width = below_header(record, columns)
         elif len(record) != width:
             yield FaultyLine(line, f"has {len(record)} values, not {width}")

@@ -81,6 +81,15 @@ def current() -> Reading:
     return _current.get(Reading(is_returned=False))
 
 
+def refuse_return_file(header: list[str]) -> None:
+    """Raise BadFile for the header of a return file, where nobody has said whose lines it corrects."""
+    if {LINE_COLUMN, REASON_COLUMN} <= {name.strip() for name in header}:
+        raise BadFile(
+            f"This is a return file: its header has {LINE_COLUMN!r} and {REASON_COLUMN!r}. "
+            "It is received with the batch that it corrects as its parent."
+        )
+
+
 def source_records(records: Iterator[Record], *, has_header: bool) -> Iterator[Record]:
     """
     Yield the records of a returned file as those of its source, without the two columns, and with the lines they name.

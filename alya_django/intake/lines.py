@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from alya_django.checkers import BadFile, FaultyLine, Line
@@ -14,6 +15,8 @@ from alya_django.intake.parent import Parent
 from alya_django.models import database
 from alya_django.processors import BatchInput
 from alya_django.validation import JSON, EncodedJSON, encode_json
+
+logger = logging.getLogger("alya_django.intake")
 
 YIELDED = (BatchInput, FaultyLine, ControlTotals)
 
@@ -102,4 +105,6 @@ def _checked(check: Callable[[], Iterable[Line | ControlTotals]]) -> Iterator[Li
     except Exception as error:
         if database().is_away(error) or database().is_refusal(error):
             raise
+        # The sender is told what was raised; where, only who has to mend the checker.
+        logger.warning("A checker failed; its file is rejected.", exc_info=True)
         raise BadFile(f"The checker failed: {type(error).__name__}: {error}") from error

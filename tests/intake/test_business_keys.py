@@ -8,7 +8,7 @@ from django.db import connection
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
-from alya_django import BatchInput, InvalidInput, batches, register_batch_processor, register_file_checker
+from alya_django import BadFile, BatchInput, InvalidInput, batches, register_batch_processor, register_file_checker
 from alya_django.intake import business_keys, read_csv
 from alya_django.models import BatchRow, BusinessKey
 from alya_django.testing import drain
@@ -72,6 +72,19 @@ class DuplicateTests:
         register(unique_by="reference")
         receipt = receive("reference,amount\na,1\nb\na,1\nc\n")
         assert [fault.partition(",")[0] for fault in faulty_lines(receipt)] == ["3", "4", "5"]
+
+    @pytest.mark.rule("FXR-4", "FXR-16")
+    def test_a_refused_file_keeps_what_was_found_faulty(self):
+        """The lines that its checker named before it refused, also those of a block that was not looked up yet."""
+
+        def refuse(file, *others):
+            yield from read_csv(file)
+            raise BadFile("The trailer is missing.")
+
+        register_checker(refuse, unique_by="reference")
+        receipt = receive("reference,amount\na,1\nb\na,1\n")
+        assert receipt.reason == "The trailer is missing."
+        assert faulty_lines(receipt) == ['3,"has 1 values, not 2"', "4,has the same reference as line 2"]
 
     @pytest.mark.rule("FXR-16")
     def test_another_op_has_keys_of_its_own(self):

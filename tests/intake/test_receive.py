@@ -234,8 +234,8 @@ class RejectTests:
         assert nothing_submitted()
 
     @pytest.mark.rule("FXR-8")
-    def test_refuses_a_file_at_which_the_checker_fails(self):
-        """What the checker raises is recorded with the file."""
+    def test_refuses_a_file_at_which_the_checker_fails(self, caplog):
+        """What the checker raises is recorded with the file; where it was raised is in the log, for who mends it."""
 
         def check(file, file_name, context):
             yield BatchInput(1, {})
@@ -244,6 +244,9 @@ class RejectTests:
         register(check)
         assert receive().reason == "The checker failed: KeyError: 'amount'"
         assert nothing_submitted()
+        (record,) = caplog.records
+        assert record.getMessage() == "A checker failed; its file is rejected."
+        assert "in check\n    raise KeyError" in caplog.text
 
     @pytest.mark.rule("FXR-1")
     @pytest.mark.parametrize(

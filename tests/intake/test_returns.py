@@ -329,6 +329,18 @@ class ComeBackTests:
         ]
 
     @pytest.mark.rule("FXR-28")
+    def test_a_return_file_without_its_parent_is_rejected(self):
+        """It would be other rows, with other keys: what was paid under the first ones would be paid again."""
+        register()
+        parent = receive().batch_id
+        content = returned(parent).replace(b",x,", b",2,").replace(b",y,", b",4,")
+        assert receive(content).reason == (
+            "This is a return file: its header has 'alya_line' and 'alya_reason'. "
+            "It is received with the batch that it corrects as its parent."
+        )
+        assert receive(content, parent=parent).accepted
+
+    @pytest.mark.rule("FXR-28")
     def test_without_a_header_the_columns_are_the_last_two(self):
         """A record that has not even two is faulty."""
         register(reader={"columns": ["debtor", "amount"], "has_header": False})

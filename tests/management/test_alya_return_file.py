@@ -45,6 +45,13 @@ class AlyaReturnFileTests:
         assert {path.read_bytes() for path in (here / "acme").iterdir()} == {RETURNED}
 
     @pytest.mark.rule("OPS-7")
+    def test_takes_no_directory_for_a_file(self, here) -> None:
+        """A slash at the end means a directory; where it is not there, nothing is made in its place."""
+        ending = run("alya_return_file", str(a_batch_that_failed()), "--output", "acme/")
+        assert ending == (2, "", "output: there is no directory acme.")
+        assert list(here.iterdir()) == []
+
+    @pytest.mark.rule("OPS-7")
     def test_replaces_a_file_only_if_told(self, here) -> None:
         """Somebody may have begun to correct it."""
         batch_id = str(a_batch_that_failed())

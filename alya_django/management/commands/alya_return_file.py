@@ -25,8 +25,7 @@ class Command(BatchCommand):
         super().add_arguments(parser)
         parser.add_argument(
             "--output",
-            type=Path,
-            default=Path(),
+            default="",
             metavar="PATH",
             help="The file, or a directory for it; by default the current one, with the name of what was received.",
         )
@@ -35,12 +34,20 @@ class Command(BatchCommand):
     def act(self, options: dict[str, Any]) -> None:
         batch_id = find(options["id"]).id
         with return_file(batch_id) as file:
-            path: Path = options["output"]
-            if path.is_dir():
-                path /= plain_name(f"{file.name}")
+            path = _path(options["output"], plain_name(f"{file.name}"))
             with _open(path, overwrite=options["overwrite"]) as target:
                 size = _copy(file, target)
         self.tell(f"{path}", {"batch_id": str(batch_id), "path": f"{path}", "size": size})
+
+
+def _path(output: str, name: str) -> Path:
+    path = Path(output)
+    if path.is_dir():
+        return path / name
+    if output.endswith("/"):
+        # Path drops the slash, and a file would take the place of the directory that was meant.
+        raise InvalidInput(f"there is no directory {path}.", field="output")
+    return path
 
 
 def _open(path: Path, *, overwrite: bool) -> BinaryIO:

@@ -53,13 +53,14 @@ class Command(OperatorCommand):
         with _open(options["file"]) as file:
             receipt = self._receive(file, options)
         faults = _faults(receipt)
-        self.tell("\n".join(_as_text(receipt, faults)), {**receipt_as_json(receipt), "faults": faults})
+        if self.is_json or receipt.accepted or faults:
+            self.tell("\n".join(_as_text(receipt, faults)), {**receipt_as_json(receipt), "faults": faults})
         if not receipt.accepted:
             raise CommandError(f"{options['file']} was rejected: {receipt.reason}", returncode=Code.REFUSED)
         if receipt.totals_mismatch:
             raise CommandError(f"The batch waits: {receipt.totals_mismatch}", returncode=Code.FAILED)
         if receipt.nfaulty:
-            raise CommandError(f"{receipt.nfaulty:,} lines are faulty and not in the batch.", returncode=Code.FAILED)
+            raise CommandError(f"Faulty lines, not in the batch: {receipt.nfaulty:,}.", returncode=Code.FAILED)
 
     def _receive(self, file: BinaryIO, options: dict[str, Any]) -> Receipt:
         size = os.fstat(file.fileno()).st_size
