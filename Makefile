@@ -9,12 +9,13 @@ BIN := $(VENV)/bin
 PGBOUNCER := /usr/sbin/pgbouncer
 CHROMIUM := /usr/bin/chromium
 
-.PHONY: help env demo demo-files test lint docs bench serve dist smoke clean
+.PHONY: help env demo demo-files test pictures lint docs bench serve dist smoke clean
 
 help:
 	@echo "make demo        send 27 004 real flights through a batch, on SQLite"
 	@echo "make demo-files  send a file of payments to a bank, until it and the ledger agree, on SQLite"
 	@echo "make test        run every test; starts and stops the services it needs"
+	@echo "make pictures    take the pictures of the documentation anew"
 	@echo "make lint        ruff, mypy, import-linter, missing migrations"
 	@echo "make docs        build the documentation into var/docs, warnings being errors"
 	@echo "make bench       run every benchmark; starts its own PostgreSQL, and installs the peers it is compared with"
@@ -56,6 +57,9 @@ test: env $(PGBOUNCER) $(CHROMIUM)
 	$(BIN)/python -m pytest $(SHARED) --cov --cov-report=
 	ALYA_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(SHARED) -m sqlite --cov --cov-append --cov-report=
 	$(BIN)/coverage report --fail-under=100
+
+pictures: env $(CHROMIUM)
+	ALYA_PICTURES=docs/images $(BIN)/python -m pytest --quiet tests/browser/test_pictures.py -k documentation
 
 lint: env
 	$(BIN)/ruff check .

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -28,6 +30,8 @@ from tests.local_storage import use_storage
 
 Server = TypeVar("Server")
 UUIDS = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+ROOT = Path(__file__).resolve().parents[1]
+PIPE_BYTES = 2**20
 IS_SQLITE = os.environ.get("ALYA_TEST_DATABASE") == "sqlite"
 
 
@@ -149,6 +153,60 @@ def folder(settings: Any, tmp_path: Path) -> Path:
     """An empty folder that the storage is."""
     use_storage(settings, "django.core.files.storage.FileSystemStorage", location=tmp_path / "storage")
     return tmp_path / "storage"
+
+
+@pytest.fixture
+def environment(transactional_db: None, tmp_path: Path) -> dict[str, str]:
+    """The environment of a process of the project, on this test's database and a storage of its own."""
+    name = connection.settings_dict
+    url = f"postgresql://{name['USER']}@{name['HOST']}:{name['PORT']}/{name['NAME']}"
+    if connection.vendor == "sqlite":
+        url = f"sqlite:///{name['NAME']}"
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.acceptance.settings",
+        "DATABASE_URL": url,
+        "VAR_DIR": str(tmp_path),
+        "STORAGE_DIR": str(tmp_path / "storage"),
+    }
+
+
+@pytest.fixture
+def manage(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``manage.py`` commands; what still runs at the end of the test is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "manage.py", *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            # Nobody reads before the end: what does not fit would block the process.
+            pipesize=PIPE_BYTES,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def project_storage(environment: dict[str, str], settings: Any) -> None:
+    """Let this process see the storage of the started ones."""
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "default": {
+            "BACKEND": "django.core.files.storage.FileSystemStorage",
+            "OPTIONS": {"location": environment["STORAGE_DIR"]},
+        },
+    }
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
     app_field = "app"
     ordering = ("-requested_at", "id")
     list_per_page = 25
-    list_display = ("name", "app_and_op", "state", "failed", "pace", "requested", "requested_by")
+    list_display = ("name", "app_and_op", "state", "failed", "asked_for")
     list_filter = FILTERS
     search_fields = ("id",)
     search_help_text = _("An id or its beginning, or the beginning of an input file's name.")
@@ -205,9 +205,10 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
 
     @admin.display(description=_("state"))
     def state(self, batch: Any) -> str:
+        """Show how far a batch has come, and its pace."""
         share, amount = (live.text(batch.figures, name) for name in ("share", "amount"))
-        form = '{}<br>{}<br><span class="alya-figures">{}, {}</span>'
-        return format_html(form, live.badge(batch.figures), live.bar(batch.figures), share, amount)
+        form = '{}<br>{}<br><span class="alya-figures">{}, {}<br>{}</span>'
+        return format_html(form, live.badge(batch.figures), live.bar(batch.figures), share, amount, _pace(batch))
 
     @admin.display(description=_("failed"))
     def failed(self, batch: Any) -> str:
@@ -217,13 +218,10 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         rows = self._url("batchrow_changelist")
         return format_html('<a href="{}?batch={}&amp;status=failed">{}</a>', rows, batch.pk, text)
 
-    @admin.display(description=_("pace"))
-    def pace(self, batch: Any) -> str:
-        """Show how fast a batch goes, or how long it took."""
-        if batch.done_at:
-            return words.took(batch.started_at, batch.done_at)
-        rate, left = (live.text(batch.figures, name) for name in ("rate", "time-left"))
-        return format_html("{}<br>{}", rate, left)
+    @admin.display(description=_("requested"))
+    def asked_for(self, batch: Batch) -> str:
+        form = '{}<br><span class="alya-figures">{}</span>'
+        return format_html(form, words.moment(batch.requested_at), words.short(batch.requested_by))
 
     # The page of one.
 
@@ -341,3 +339,11 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
 
     def _url(self, page: str, *arguments: Any) -> str:
         return reverse(f"admin:alya_django_{page}", args=arguments, current_app=self.admin_site.name)
+
+
+def _pace(batch: Any) -> str:
+    """Return how fast a batch goes and how long it will take, or how long it took."""
+    if batch.done_at:
+        return words.took(batch.started_at, batch.done_at)
+    rate, left = (live.text(batch.figures, name) for name in ("rate", "time-left"))
+    return format_html("{} {}", rate, left)

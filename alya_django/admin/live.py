@@ -43,7 +43,7 @@ def badge(one: Figures) -> SafeString:
     """Return a batch's state as an icon and a word; the endpoint is asked as long as it says that there is more."""
     return format_html(
         '<span class="alya-state" data-alya-batch="{id}" data-alya-look="{look}" data-alya-final="{final}">'
-        '<span class="alya-icon" aria-hidden="true" data-alya-batch="{id}" data-alya-text="icon">{icon}</span> '
+        '<span class="alya-icon" aria-hidden="true" data-alya-batch="{id}" data-alya-text="icon">{icon}</span>\xa0'
         "{state}</span>",
         id=one.id,
         look=figure_words.look(one),

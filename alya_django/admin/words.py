@@ -70,7 +70,8 @@ def status_badge(status: Status) -> str:
 def badge(look: str, icon: str, text: str) -> str:
     """Return a state as a sign, which style sheets colour by its look, and a word, which says it all."""
     return format_html(
-        '<span class="alya-state" data-alya-look="{}"><span class="alya-icon" aria-hidden="true">{}</span> {}</span>',
+        '<span class="alya-state" data-alya-look="{}">'
+        '<span class="alya-icon" aria-hidden="true">{}</span>\xa0{}</span>',
         look,
         icon,
         text,

@@ -84,7 +84,7 @@ class WorkerAdmin(ReadOnlyAdmin[Worker]):
     readonly_fields = ("state", "holds", "speed", "beat", "release", "served", "since")
 
     class Media:
-        css: ClassVar = {"all": ("alya_django/rows.css",)}
+        css: ClassVar = {"all": ("alya_django/alya.css", "alya_django/rows.css")}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Worker]:
         """Return the workers with the time on the clock that their heartbeats are of."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,12 +14,22 @@ from django.contrib.auth.models import Permission, User
 from django.core.cache import cache
 from django.db import connections
 from django.test import Client
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 WIDE, NARROW = 1280, 400
-PICTURES = Path(__file__).resolve().parents[2] / "var" / "screenshots"
-RULES = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}}
+TABS_MAX = 100
+# Where pictures of the pages are kept; without it none are taken.
+PICTURES = os.environ.get("ALYA_PICTURES", "")
+LOOK = """element => {
+    const style = getComputedStyle(element);
+    return [style.outline, style.boxShadow, style.border, style.background, style.textDecoration].join();
+}"""
+# What it would load beforehand it makes styles of, which the policy forbids.
+RULES = {
+    "preload": False,
+    "runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]},
+}
 
 
 @pytest.fixture
@@ -40,7 +51,9 @@ class Visitor:
 
     def __init__(self, browser: Browser, address: str, user: User, **options: Any) -> None:
         self.address = address
-        self.context = browser.new_context(viewport={"width": WIDE, "height": 900}, base_url=address, **options)
+        # What takes the pictures adds a style to the page.
+        options = {"viewport": {"width": WIDE, "height": 900}, "bypass_csp": bool(PICTURES), **options}
+        self.context = browser.new_context(base_url=address, **options)
         client = Client()
         client.force_login(user)
         self.context.add_cookies([{"name": "sessionid", "value": client.cookies["sessionid"].value, "url": address}])
@@ -55,15 +68,45 @@ class Visitor:
         if message.type in ("error", "warning"):
             self.complaints.append(message.text)
 
+    def follow(self, wanted: Locator) -> None:
+        """Click on what leads to another page, and wait for that."""
+        with self.page.expect_navigation():
+            wanted.click()
+
+    def enter(self, wanted: Locator) -> None:
+        """Reach with the keyboard alone what leads to another page, and wait for that."""
+        self.tab_to(wanted)
+        with self.page.expect_navigation():
+            self.page.keyboard.press("Enter")
+
     def check_access(self) -> None:
         """Fail with what axe finds on our part of the page."""
         found = Axe().run(self.page, context="#content", options=RULES).response["violations"]
         assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found] == []
 
-    def take_picture(self, name: str) -> None:
-        """Keep what the page looks like, for people to look at."""
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+    def check_width(self) -> None:
+        """Fail where the page has to be scrolled sideways to be read."""
+        too_wide = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert too_wide <= 0, f"{self.page.url} is {too_wide} pixels too wide"
+
+    def tab_to(self, wanted: Locator) -> None:
+        """Reach something with the Tab key alone, and fail if it does not show that it has the focus."""
+        resting = wanted.evaluate(LOOK)
+        for _ in range(TABS_MAX):
+            self.page.keyboard.press("Tab")
+            if wanted.evaluate("element => element === document.activeElement"):
+                assert wanted.evaluate(LOOK) != resting, f"{wanted} does not show that it has the focus"
+                return
+        raise AssertionError(f"{wanted} is not reached by the Tab key")
+
+    def status_of(self, address: str) -> int:
+        """Return how the site answers the person who asks for an address."""
+        return self.context.request.get(f"{self.address}{address}", max_redirects=0).status
+
+    def take_picture(self, name: str, *, whole: bool = True) -> None:
+        """Keep what the page looks like where ALYA_PICTURES says, for people to look at."""
+        if PICTURES:
+            self.page.screenshot(path=Path(PICTURES) / f"{name}.png", full_page=whole)
 
 
 @pytest.fixture

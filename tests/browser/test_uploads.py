@@ -191,10 +191,8 @@ class LookTests:
         self, scheme: str, width: int, tmp_path: Path, visit: Callable[..., Visitor]
     ) -> None:
         """Contrast, names and structure satisfy WCAG 2.2 AA, light and dark, wide and narrow."""
-        # What takes the pictures adds a style to the page.
-        visitor = visit(color_scheme=scheme, bypass_csp=True)
+        visitor = visit(color_scheme=scheme, viewport={"width": width, "height": 900})
         page = visitor.page
-        page.set_viewport_size({"width": width, "height": 900})
 
         def look(name: str) -> None:
             visitor.take_picture(f"upload-{name}-{width}-{scheme}")
@@ -211,11 +209,11 @@ class LookTests:
         look("choose")
         page.get_by_label("Payments").check()
         page.locator("form[enctype]").evaluate("form => form.noValidate = true")
-        page.get_by_role("button", name="Upload and look at it").click()
+        visitor.follow(page.get_by_role("button", name="Upload and look at it"))
         look("mistake")
         send(LONG, content(3_000, faulty=100))
         look("preview")
-        page.get_by_role("button", name="Confirm").click()
+        visitor.follow(page.get_by_role("button", name="Confirm"))
         look("queued")
         Batch.objects.update(status=Status.IN_PROGRESS)
         cache.set(f"ALYA_{{{BatchFile.objects.get().pk}}}_LOADED", 100_000)
