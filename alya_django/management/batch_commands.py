@@ -18,7 +18,7 @@ from alya_django.answers import Receipt
 from alya_django.exceptions import AlyaError, InvalidInput, NotFound
 from alya_django.management import arguments
 from alya_django.management.terminal import bar
-from alya_django.models import Batch, BatchProgress
+from alya_django.models import Batch, BatchProgress, database
 from alya_django.querysets import BatchQuerySet
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, check_id_prefix
@@ -51,18 +51,26 @@ class OperatorCommand(BaseCommand, ABC):
         try:
             self.act(options)
         except AlyaError as error:
-            if self.is_json:
-                self.stdout.write(json.dumps({"error": str(error)}))
-            raise CommandError(str(error), returncode=_code(error)) from None
+            raise self._ending(str(error), _code(error)) from None
+        except Exception as error:
+            # What is away is for who keeps it running; with any other error the traceback is what helps.
+            if not (isinstance(error, OSError) or database().is_away(error)):
+                raise
+            raise self._ending(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
     @abstractmethod
     def act(self, options: dict[str, Any]) -> None:
-        """Do what the command is for; an AlyaError ends it with the code of its kind."""
+        """Do what the command is for; an AlyaError ends it with the code of its kind, an outage with 1."""
 
     def tell(self, text: str, value: JSON) -> None:
         """Print a text or, with ``--json``, a value, at once also where nobody sits at a terminal."""
         self.stdout.write(json.dumps(value) if self.is_json else text)
         self.stdout.flush()
+
+    def _ending(self, text: str, code: int = 1) -> CommandError:
+        if self.is_json:
+            self.stdout.write(json.dumps({"error": text}))
+        return CommandError(text, returncode=code)
 
 
 class BatchCommand(OperatorCommand):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from unittest.mock import Mock
 from uuid import UUID, uuid4
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import OperationalError
 
 from alya_django import batches, register_batch_processor, slow_queries
 from alya_django.management.batch_commands import OperatorCommand, find
+from alya_django.management.commands import alya_status
 from alya_django.models import Batch
 from alya_django.status import Kind, Status
 from alya_django.testing import drain
@@ -55,6 +59,24 @@ class OperatorCommandTests:
         """The id is named."""
         ending = run(name, "abcdef01")
         assert ending == (3, "", "There is no batch and no slow query abcdef01.")
+
+    @pytest.mark.rule("OPS-2", "OPS-3")
+    def test_ends_with_1_where_something_is_away(self, monkeypatch) -> None:
+        """In one line, and in JSON: an outage is nothing that a traceback explains; what else breaks shows one."""
+        away = OperationalError("connection failed:\n\tis the server running?")
+        away.__cause__ = sqlite3.OperationalError()
+        away.__cause__.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+        told = {
+            away: "OperationalError: connection failed: is the server running?",
+            PermissionError(13, "Permission denied"): "PermissionError: [Errno 13] Permission denied",
+        }
+        for error, text in told.items():
+            monkeypatch.setattr(alya_status, "_unfinished_and_latest", Mock(side_effect=error))
+            assert run("alya_status") == (1, "", text)
+            assert run("alya_status", "--json").objects == [{"error": text}]
+        monkeypatch.setattr(alya_status, "_unfinished_and_latest", Mock(side_effect=KeyError("x")))
+        with pytest.raises(KeyError):
+            run("alya_status")
 
     @pytest.mark.rule("OPS-1", "OPS-2")
     @pytest.mark.parametrize("name", COMMANDS)
