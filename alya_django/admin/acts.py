@@ -133,7 +133,7 @@ def answer_many(model_admin: BatchAdmin, request: HttpRequest, act: Act) -> Http
     Only what was ticked one by one: all that a filter would find was never shown.
     """
     ids = _ids(request.POST.getlist(ACTION_CHECKBOX_NAME)[:BATCHES_MAX])
-    chosen = list(model_admin.get_queryset(request).filter(pk__in=ids))
+    chosen = list(model_admin.get_queryset(request).filter(pk__in=ids).prefetch_related("progress"))
     if not all(_may(model_admin, request, act, batch) for batch in chosen):
         raise PermissionDenied
     return _answer(model_admin, request, act, chosen, request.get_full_path())
@@ -151,8 +151,9 @@ def _answer(
     form = ReasonForm(request.POST if is_confirmed else None, needs_reason=act.needs_reason)
     if not is_confirmed or not form.is_valid():
         return _ask(model_admin, request, act, chosen, form, back)
+    served = _served(act)
     for batch in chosen:
-        _carry_out(request, act, batch, form.cleaned_data["reason"])
+        _carry_out(request, act, batch, form.cleaned_data["reason"], served)
     return None
 
 
@@ -160,9 +161,9 @@ def _ask(
     model_admin: BatchAdmin, request: HttpRequest, act: Act, chosen: list[Batch], form: ReasonForm, back: str
 ) -> TemplateResponse:
     """Return the page that says what will happen."""
-    under_way = asked.under_way(chosen)
+    under_way, served = asked.under_way(chosen), _served(act)
     obstacles = {batch.pk: _obstacle(act, batch, under_way[batch.pk]) for batch in chosen}
-    will = [(batch, _what_will_happen(act, batch)) for batch in chosen if not obstacles[batch.pk]]
+    will = [(batch, _what_will_happen(act, batch, served)) for batch in chosen if not obstacles[batch.pk]]
     context = {
         **model_admin.admin_site.each_context(request),
         "title": act.question,
@@ -186,26 +187,31 @@ def _obstacle(act: Act, batch: Batch, under_way: Collection[str]) -> str:
     return act.obstacle(batch) or (str(ABOUT_TO[act.gives_way_to]) if act.gives_way_to in under_way else "")
 
 
-def _what_will_happen(act: Act, batch: Batch) -> str:
-    by_worker = _for_worker(act, batch)
+def _served(act: Act) -> set[str]:
+    """Return the ops that a worker would answer now, for all batches of an act at once."""
+    return own_queries.served() if act.by_worker else set()
+
+
+def _what_will_happen(act: Act, batch: Batch, served: Collection[str]) -> str:
+    by_worker = _for_worker(act, batch, served)
     return f"{act.effect(batch)} {by_worker.promise}" if by_worker else act.effect(batch)
 
 
-def _for_worker(act: Act, batch: Batch) -> ByWorker | None:
+def _for_worker(act: Act, batch: Batch, served: Collection[str]) -> ByWorker | None:
     """Return how an act is left to a worker; None if it is small, or no worker is there: then the request does it."""
     by_worker = act.by_worker
-    if by_worker is None or by_worker.count(batch) <= ROWS_AT_ONCE_MAX or by_worker.op not in own_queries.served():
+    if by_worker is None or by_worker.op not in served or by_worker.count(batch) <= ROWS_AT_ONCE_MAX:
         return None
     return by_worker
 
 
-def _carry_out(request: HttpRequest, act: Act, batch: Batch, reason: str) -> None:
+def _carry_out(request: HttpRequest, act: Act, batch: Batch, reason: str, served: Collection[str]) -> None:
     """Do it and log it, both or none; what cannot be done any more is said."""
     store = database()
 
     def do_and_log() -> str:
         with store.transaction():
-            done = _do(request, act, batch, reason)
+            done = _do(request, act, batch, reason, served)
             audit.log(request, batch, done, reason=reason)
         return done
 
@@ -222,8 +228,8 @@ def _carry_out(request: HttpRequest, act: Act, batch: Batch, reason: str) -> Non
     figures.forget(batch.pk)
 
 
-def _do(request: HttpRequest, act: Act, batch: Batch, reason: str) -> str:
-    by_worker = _for_worker(act, batch)
+def _do(request: HttpRequest, act: Act, batch: Batch, reason: str, served: Collection[str]) -> str:
+    by_worker = _for_worker(act, batch, served)
     if by_worker:
         return by_worker.ask(batch, request.user.get_username(), reason)
     if act.by_worker:
@@ -275,7 +281,7 @@ def _release_obstacle(batch: Batch) -> str:
 
 
 def _release_effect(batch: Batch) -> str:
-    counts = batch.counts()
+    counts = _counts(batch)
     left = _not_ended(batch)
     effect = ngettext(
         "%(count)s row can be claimed by workers at once.", "%(count)s rows can be claimed by workers at once.", left
@@ -340,7 +346,12 @@ def _ask_to_retry(batch: Batch, who: str, reason: str) -> str:
 
 
 def _not_ended(batch: Batch) -> int:
-    return batch.nrows - sum(batch.counts().values())
+    return batch.nrows - sum(_counts(batch).values())
+
+
+def _counts(batch: Batch) -> dict[str, int]:
+    """Return how many rows have ended; of many batches the slots were fetched at once."""
+    return batch.counts(batch.progress.all())
 
 
 def _to_retry(batch: Batch) -> int:

@@ -109,7 +109,9 @@ def _cell(value: Any) -> Any:
 
 
 def _base_name(name: str) -> str:
-    return name.replace("\\", "/").rsplit("/", 1)[-1] or "output"
+    # A line break would end the header that the name stands in, and Django refuses that.
+    printable = "".join(char for char in name if char.isprintable())
+    return printable.replace("\\", "/").rsplit("/", 1)[-1] or "output"
 
 
 def _safe(response: Any) -> HttpResponse:

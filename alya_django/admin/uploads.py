@@ -92,12 +92,12 @@ class UploadForm(forms.Form):
 
 
 class _Limit(FileUploadHandler):
-    """What lets no file in that is larger than FILE_BYTES_MAX: the rest of it is read off and dropped."""
+    """What lets in FILE_BYTES_MAX, in how many files ever they are sent: the rest is read off and dropped."""
 
     is_exceeded = False
 
-    def new_file(self, *args: Any, **kwargs: Any) -> None:
-        super().new_file(*args, **kwargs)
+    def __init__(self, request: HttpRequest) -> None:
+        super().__init__(request)
         self._left: int = settings.FILE_BYTES_MAX
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes:
@@ -292,9 +292,18 @@ def _loading(given: str) -> Loading | None:
     except InvalidInput:
         return None
     key = f"ALYA_{{{token}}}_UPLOAD"
-    cached = status_cache.access(settings.CACHE, lambda cache: cache.get(key))
-    if cached is not None:
-        return Loading(**json.loads(cached))
+    return _from_text(status_cache.access(settings.CACHE, lambda cache: cache.get(key))) or _read_loading(token, key)
+
+
+def _from_text(text: Any) -> Loading | None:
+    """Return what the cache has; None if that is nothing, or not what this version would have left there."""
+    try:
+        return Loading(**json.loads(text))
+    except (TypeError, ValueError):
+        return None
+
+
+def _read_loading(token: UUID, key: str) -> Loading | None:
     upload = uploads.find(token)
     if upload is None:
         return None

@@ -296,6 +296,17 @@ class QueriesTests:
                 assert client.get(address).status_code == 200
             assert len(captured) <= QUERIES_MAX, address
 
+    @pytest.mark.rule("ADM-7")
+    @pytest.mark.parametrize("act", ["abort", "release", "retry"])
+    def test_the_question_about_many_batches_asks_few_queries(
+        self, act: str, worker: Worker, admin_client: Client, django_assert_max_num_queries: Any
+    ) -> None:
+        """A page full of large batches costs what one does: who works and how far they are is asked once for all."""
+        chosen = [str(batches.submit("bank", "transfer", range(4))) for _ in range(25)]
+        with django_assert_max_num_queries(12):
+            shown = text(admin_client.post(BATCHES, {"action": f"{act}_chosen", "_selected_action": chosen}))
+        assert shown.count("A worker will do it") == (25 if act == "abort" else 0)
+
     def test_the_history_of_what_is_not_there_is_none(self, admin_client: Client, admin_user: User) -> None:
         """It leads away, as every page does."""
         response = admin_client.get(f"{BATCHES}00000000-0000-0000-0000-000000000000/history/")

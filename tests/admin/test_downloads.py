@@ -92,6 +92,15 @@ class OutputFileTests:
         assert admin_client.get(output(written, name)).status_code == 404
         assert logged() == []
 
+    def test_a_line_break_in_a_name_breaks_no_header(self, admin_client: Client, registry: Any) -> None:
+        """It is left out of the name that the browser is told."""
+        register_batch_processor("bank", "transfer", write_lines)
+        batch_id = batches.submit("bank", "transfer", [{"late\r\n.csv\n": "a"}])
+        drain()
+        response = admin_client.get(output(batch_id, "late\r\n.csv\n"))
+        assert response["Content-Disposition"] == 'attachment; filename="late.csv"'
+        assert body(response) == b"a\n"
+
     def test_of_a_slow_query(self, admin_client: Client, registry: Any) -> None:
         """A slow query's files are downloaded alike."""
         from django.core.files.base import ContentFile

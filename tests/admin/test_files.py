@@ -178,6 +178,13 @@ class FileDownloadTests:
             assert body(admin_client.get(address)) == (FAULTY_FILE if receipt.accepted else b"end")
         assert logged() == ["Downloaded the file."] * 2
 
+    def test_a_line_break_in_a_name_breaks_no_header(self, admin_client: Client) -> None:
+        """It is left out of the name that the browser is told."""
+        receipt = receive(file_name="monday.csv\n")
+        response = admin_client.get(page_of(receipt, "content"))
+        assert response["Content-Disposition"] == 'attachment; filename="monday.csv"'
+        assert body(response) == GOOD
+
     @pytest.mark.rule("ADM-72")
     def test_is_in_the_history(self, admin_client: Client) -> None:
         """Which the page of the file leads to."""

@@ -165,6 +165,16 @@ class LimitTests:
         keep(admin_client)
 
     @pytest.mark.rule("ADM-48")
+    def test_what_is_too_large_in_pieces(self, admin_client: Client, settings: Any) -> None:
+        """The limit is that of the request: many files under other names fill the disk no more than one."""
+        settings.ALYA = {"FILE_BYTES_MAX": len(CONTENT)}
+        others = {f"other-{number}": SimpleUploadedFile("o", b"x" * 10) for number in range(2)}
+        file = SimpleUploadedFile("TXN 1.csv", CONTENT)
+        refused = admin_client.post(UPLOAD, {**others, "file_type": "payments", "file": file})
+        assert "The file is larger than 38 bytes, the limit." in text(refused).replace("\xa0", " ")
+        assert not BatchFile.objects.exists()
+
+    @pytest.mark.rule("ADM-48")
     def test_what_is_large_is_not_held_in_memory(self, admin_client: Client, settings: Any) -> None:
         """It goes to the storage by way of the disk."""
         settings.FILE_UPLOAD_MAX_MEMORY_SIZE = 10
@@ -615,6 +625,13 @@ class ProgressTests:
         self.ask(admin_client, token_of(loading))
         with django_assert_num_queries(2):
             self.ask(admin_client, token_of(loading))
+
+    def test_is_read_anew_where_the_cache_has_something_else(self, loading: str, admin_client: Client) -> None:
+        """As another version may have left it there."""
+        for left in ("{}", "[]", "no JSON", 7):
+            cache.set(f"ALYA_{{{token_of(loading)}}}_UPLOAD", left)
+            (answer,) = self.ask(admin_client, token_of(loading)).values()
+            assert answer["look"] == "inprog"
 
     @pytest.mark.rule("ADM-2", "ADM-54")
     def test_tells_nothing_else(self, loading: str, admin_client: Client, settings: Any) -> None:
