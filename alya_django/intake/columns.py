@@ -8,7 +8,7 @@ from operator import itemgetter
 from alya_django.checkers import BadFile
 from alya_django.exceptions import InvalidInput
 
-Columns = Mapping[str, str] | Sequence[str] | None
+Columns = Mapping[str, str] | Mapping[str, Sequence[str]] | Sequence[str] | None
 Make = Callable[[list[str]], dict[str, str]]
 
 
@@ -20,17 +20,33 @@ def without_header(columns: Columns) -> tuple[Make, int]:
     return _maker(names, {name: name for name in names}), len(names)
 
 
+def by_kind(columns: Columns) -> dict[str, tuple[Make, int]]:
+    """Return what makes an input of the values of each kind of record; nothing where all are of one kind."""
+    if not isinstance(columns, Mapping) or any(isinstance(names, str) for names in columns.values()):
+        return {}
+    return {kind: without_header(list(names)) for kind, names in columns.items()}
+
+
 def below_header(record: list[str], columns: Columns) -> tuple[Make, int]:
     """Return what makes an input of the values below a header, and how many these are."""
     header = [name.strip() for name in record]
     twice = {name for name in header if header.count(name) > 1}
     if twice:
         raise BadFile(f"The header has {min(twice)!r} twice.")
-    wanted = columns if isinstance(columns, Mapping) else {name: name for name in columns or header}
+    wanted = _renaming(columns, header)
     missing = [name for name in wanted if name not in header]
     if missing:
         raise BadFile(f"The header lacks {', '.join(map(repr, missing))}.")
     return _maker(header, wanted), len(header)
+
+
+def _renaming(columns: Columns, header: list[str]) -> dict[str, str]:
+    if not isinstance(columns, Mapping):
+        return {name: name for name in columns or header}
+    names = {name: wanted for name, wanted in columns.items() if isinstance(wanted, str)}
+    if len(names) < len(columns):
+        raise InvalidInput("must map each name to one where the file has a header.", field="columns")
+    return names
 
 
 def _maker(header: list[str], wanted: Mapping[str, str]) -> Make:

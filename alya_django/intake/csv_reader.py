@@ -5,14 +5,14 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, BinaryIO
 
 from alya_django.checkers import BadFile, FaultyLine
 from alya_django.conf import settings
-from alya_django.intake.columns import Columns, below_header, without_header
+from alya_django.intake.columns import Columns, Make, below_header, by_kind, without_header
 from alya_django.intake.layout import Layout, Record, current, dialect_of, refuse_return_file, source_records
 from alya_django.processors import BatchInput
 
@@ -43,7 +43,8 @@ def read_csv(
 
     Args:
         columns: Which columns are wanted, by the header's names, or a mapping of these to the names in the input;
-            all, by default. Without a header, the names of the columns, in order.
+            all, by default. Without a header, the names of the columns, in order; or, where records of several kinds
+            begin with a value that tells which, such as a trailer's ``"T"``, a mapping of these values to such names.
         encoding: How text is encoded in a file that does not begin with a byte order mark of UTF-8, -16 or -32.
         dialect, options: Those of ``csv.reader``; a value in quotes that goes on after them is a fault, unless
             ``strict=False``.
@@ -56,7 +57,9 @@ def read_csv(
     chosen = dialect_of(dialect, **{"strict": True, **options})
     with _text_of(file, encoding) as text:
         reading.layout = layout = Layout(text.marked, has_header, reading.is_returned, chosen)
-        yield from _rows(_read(text, layout), columns, layout)
+        records = _read(text, layout)
+        kinds = {} if has_header else by_kind(columns)
+        yield from _rows_of_kinds(records, kinds) if kinds else _rows(records, columns, layout)
 
 
 def read_records(file: BinaryIO, layout: Layout) -> Iterator[Record]:
@@ -109,6 +112,24 @@ def _rows(records: Iterator[Record], columns: Columns, layout: Layout) -> Iterat
             yield BatchInput(line, make(record))
     if make is None:
         raise BadFile("The file is empty.")
+
+
+def _rows_of_kinds(
+    records: Iterator[Record], kinds: Mapping[str, tuple[Make, int]]
+) -> Iterator[BatchInput | FaultyLine]:
+    for line, record in records:
+        if isinstance(record, FaultyLine):
+            yield record
+            continue
+        # A returned file may have a record of nothing but the two columns that were taken out.
+        kind = next(iter(record), "")
+        make, width = kinds.get(kind, (None, 0))
+        if make is None:
+            yield FaultyLine(line, f"{kind!r} is none of {', '.join(map(repr, kinds))}, with which records begin")
+        elif len(record) != width:
+            yield FaultyLine(line, f"has {len(record)} values, not {width}")
+        else:
+            yield BatchInput(line, make(record))
 
 
 def _records(text: _Text, records: Any) -> Iterator[Record]:

@@ -91,12 +91,35 @@ class ColumnTests:
         ]
         assert read("", columns=["name"], has_header=False) == []
 
-    @pytest.mark.parametrize("columns", [None, "name", {"name": "name"}])
+    @pytest.mark.rule("FXR-11")
+    def test_names_the_columns_of_several_kinds_of_records(self):
+        """What a record begins with says which columns it has, and each kind may have as many as it needs."""
+        kinds = {"H": ["kind", "sender"], "P": ["kind", "name", "amount"], "T": ["kind", "count"]}
+        assert read("H,acme\nP,ann,1\nP,bob\nX,1\n\xff\nT,1\n", columns=kinds, has_header=False) == [
+            BatchInput(1, {"kind": "H", "sender": "acme"}),
+            BatchInput(2, {"kind": "P", "name": "ann", "amount": "1"}),
+            FaultyLine(3, "has 2 values, not 3"),
+            FaultyLine(4, "'X' is none of 'H', 'P', 'T', with which records begin"),
+            FaultyLine(5, "'\xff' is none of 'H', 'P', 'T', with which records begin"),
+            BatchInput(6, {"kind": "T", "count": "1"}),
+        ]
+        assert read(b"T,\xff\nT,2\n", columns=kinds, has_header=False) == [
+            FaultyLine(1, "has bytes that are no utf-8"),
+            BatchInput(2, {"kind": "T", "count": "2"}),
+        ]
+
+    @pytest.mark.parametrize("columns", [None, "name", {}, {"name": "name"}])
     def test_without_header_there_must_be_names(self, columns):
         """A mapping is of no use where there is no header."""
         with pytest.raises(InvalidInput) as caught:
             read(TEXT, columns=columns, has_header=False)
         assert str(caught.value) == "columns: must be a list of names where the file has no header."
+
+    def test_with_a_header_there_are_no_kinds(self):
+        """The header says what all records have."""
+        with pytest.raises(InvalidInput) as caught:
+            read(TEXT, columns={"name": ["name", "amount"]})
+        assert str(caught.value) == "columns: must map each name to one where the file has a header."
 
     @pytest.mark.parametrize(
         ("content", "reason"),

@@ -352,6 +352,17 @@ class ComeBackTests:
             "3,of the returned file: 'x' in alya_line is no line",
         ]
 
+    @pytest.mark.rule("FXR-27", "FXR-28")
+    def test_records_of_several_kinds_come_back(self):
+        """Each with its own number of values before the two; one that has nothing else is faulty."""
+        kinds = {"P": ["kind", "debtor", "amount"], "Q": ["kind", "amount"]}
+        register(reader={"columns": kinds, "has_header": False})
+        parent = receive(b"P,ann,x\nQ,1\nQ,y\n").batch_id
+        assert returned(parent) == b"P,ann,x,1,no_amount (amount: x)\r\nQ,y,3,no_amount (amount: y)\r\n"
+        receipt = receive(b"P,ann,1,1,\nQ,2,3,\n2,\n", parent=parent)
+        assert lines(receipt.batch_id) == [(1, "1"), (3, "2")]
+        assert faulty_lines(receipt) == ["2,\"'' is none of 'P', 'Q', with which records begin\""]
+
     @pytest.mark.rule("FXR-28")
     @pytest.mark.parametrize(
         ("file", "reason"),
