@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from alya_django import Status, __version__, batches, register_batch_processor
+from alya_django import Status, __version__, batches, own_queries, register_batch_processor
 from alya_django.models import Batch, BatchErrors, BatchProgress, Worker
 from alya_django.testing import drain
 from tests.processors import fail_odd
@@ -53,7 +53,10 @@ def add_many() -> dict[str, UUID]:
     stalled = add(1_000, 0)
     BatchProgress.objects.filter(batch=stalled).update(moved_at=timezone.now() - timedelta(hours=1))
     waiting = batches.submit("bank", "transfer", [{}] * 3, wait=True)
+    asked = add(100_000, 9_000, 12)
+    own_queries.ask_to_abort(asked, requested_by="asha", reason="asha has asked to abort it (wrong file).")
     return {
+        "asked": asked,
         "failed": failed,
         "aborted": aborted,
         "running": running,

@@ -23,7 +23,7 @@ def addresses(ids: dict[str, UUID]) -> dict[str, str]:
         "empty": f"{BATCHES}?q=nothing",
         **{name: page_of(batch_id) for name, batch_id in ids.items()},
         "abort": act_of(ids["running"], "abort"),
-        "history": f"{BATCHES}{ids['failed']}/history/",
+        "history": f"{BATCHES}{ids['asked']}/history/",
         "rows": rows_of(ids["failed"]),
         "rows-of-none": rows_of(ids["failed"], status="aborted"),
         "line": line_of(ids["failed"], 1),
