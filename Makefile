@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PGBOUNCER := /usr/sbin/pgbouncer
 CHROMIUM := /usr/bin/chromium
 
-.PHONY: help env demo demo-files test pictures lint docs bench serve dist smoke clean
+.PHONY: help env demo demo-files test pictures lint messages docs bench serve dist smoke clean
 
 help:
 	@echo "make demo        send 27 004 real flights through a batch, on SQLite"
@@ -17,6 +17,7 @@ help:
 	@echo "make test        run every test; starts and stops the services it needs"
 	@echo "make pictures    take the pictures of the documentation anew"
 	@echo "make lint        ruff, mypy, import-linter, missing migrations"
+	@echo "make messages    gather the texts of the pages and compile their German"
 	@echo "make docs        build the documentation into var/docs, warnings being errors"
 	@echo "make bench       run every benchmark; starts its own PostgreSQL, and installs the peers it is compared with"
 	@echo "make serve       a demo site with samples and workers, at http://127.0.0.1:$(PORT)/"
@@ -67,6 +68,13 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python manage.py makemigrations --check --dry-run
+
+# GNU gettext is needed here alone: the compiled catalogue is part of the package, and of the checkout.
+messages: LOCALE = alya_django/locale/de/LC_MESSAGES/django
+messages: env
+	cd alya_django && $(abspath $(BIN))/django-admin makemessages --locale de --add-location file --no-wrap --no-obsolete
+	sed -i '/^"POT-Creation-Date/d' $(LOCALE).po
+	msgfmt --check-format --statistics --output-file $(LOCALE).mo $(LOCALE).po
 
 docs: env
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs var/docs

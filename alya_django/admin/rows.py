@@ -107,10 +107,8 @@ class RowListMixin(KeysetMixin):
 
     def progress(self) -> str:
         """Say how far the batch has come."""
-        if self.batch is None:
-            return ""
-        ended = sum(self.counts.values())
-        return f"{words.share(ended, self.batch.nrows)}, {words.amount(ended, self.batch.nrows)}"
+        ended, nrows = sum(self.counts.values()), self.batch.nrows if self.batch else 0
+        return f"{words.share(ended, nrows)}, {words.amount(ended, nrows)}"
 
     def common_errcodes(self) -> list[Choice]:
         """Return the most frequent errcodes of the batch."""
