@@ -13,6 +13,7 @@ from alya_django.status import Kind
 
 KINDS = {"batch": Kind.BATCH, "slow-query": Kind.SLOW_QUERY}
 LINES_MAX = 100_000
+INTERVAL_SECONDS_MIN = 0.1
 UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -31,6 +32,14 @@ def seconds(text: str) -> float:
         value = math.nan
     if not 0 <= value < math.inf:
         raise ArgumentTypeError(f"{text!r} is no number of seconds.")
+    return value
+
+
+def interval(text: str) -> float:
+    """Return how many seconds lie between two looks, as WATCH_SECONDS at least 0.1."""
+    value = seconds(text)
+    if value < INTERVAL_SECONDS_MIN:
+        raise ArgumentTypeError(f"{text!r} is less than {INTERVAL_SECONDS_MIN} seconds.")
     return value
 
 

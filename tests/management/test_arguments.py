@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from alya_django.intake.watch import Mapping
-from alya_django.management.arguments import age, count, json_object, lines, mapping, seconds
+from alya_django.management.arguments import age, count, interval, json_object, lines, mapping, seconds
 
 pytestmark = pytest.mark.sqlite
 
@@ -74,6 +74,15 @@ class SecondsTests:
         with pytest.raises(ArgumentTypeError) as caught:
             seconds(text)
         assert str(caught.value) == f"{text!r} is no number of seconds."
+
+
+class IntervalTests:
+    def test_is_not_too_short(self) -> None:
+        """To look without a rest would keep a processor busy, and 0 is no way to say: as the settings have it."""
+        assert interval("0.1") == 0.1
+        with pytest.raises(ArgumentTypeError) as caught:
+            interval("0")
+        assert str(caught.value) == "'0' is less than 0.1 seconds."
 
 
 class JSONObjectTests:

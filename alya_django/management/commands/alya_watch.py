@@ -37,7 +37,7 @@ class Command(OperatorCommand):
             help="Files that match the pattern are of the type; may be repeated, and goes before WATCH_TYPES.",
         )
         parser.add_argument("--once", action="store_true", help="Receive what is there, and end.")
-        parser.add_argument("--seconds", type=arguments.seconds, help="Look so often, not every WATCH_SECONDS.")
+        parser.add_argument("--seconds", type=arguments.interval, help="Look so often, not every WATCH_SECONDS.")
         parser.add_argument(
             "--age", type=arguments.seconds, help="Take files unchanged for so long, not WATCH_AGE_SECONDS."
         )
@@ -59,7 +59,7 @@ class Command(OperatorCommand):
             return
         watched = ", ".join(map(str, watcher.directories))
         self.tell(f"Watches {watched}.", {"directories": [str(directory) for directory in watcher.directories]})
-        watcher.run(seconds=seconds or settings.WATCH_SECONDS)
+        watcher.run(seconds=settings.WATCH_SECONDS if seconds is None else seconds)
 
     def _on_received(self, source: Path, file_type: str, receipt: Receipt) -> None:
         what = {"path": str(source), "type": file_type}
