@@ -487,7 +487,10 @@ class BatchFile(models.Model):
         verbose_name_plural = _("files")
         default_permissions = ("view",)
         # Few are not accepted, and these are looked for: to be seen to, and to be pruned.
-        indexes = (models.Index(fields=("id",), name="alya_file_no_batch", condition=Q(batch__isnull=True)),)
+        indexes = (
+            models.Index(fields=("id",), name="alya_file_no_batch", condition=Q(batch__isnull=True)),
+            models.Index(fields=("file_type", "-id"), name="alya_file_by_type"),
+        )
         constraints = (
             models.UniqueConstraint(
                 fields=("file_type", "checksum"), name="alya_file_once", condition=Q(is_accepted=True, is_repeat=False)

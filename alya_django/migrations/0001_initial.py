@@ -257,6 +257,10 @@ class Migration(migrations.Migration):
             model_name='batchfile',
             index=models.Index(condition=models.Q(('batch__isnull', True)), fields=['id'], name='alya_file_no_batch'),
         ),
+        migrations.AddIndex(
+            model_name='batchfile',
+            index=models.Index(fields=['file_type', '-id'], name='alya_file_by_type'),
+        ),
         migrations.AddConstraint(
             model_name='batchfile',
             constraint=models.UniqueConstraint(condition=models.Q(('is_accepted', True), ('is_repeat', False)), fields=('file_type', 'checksum'), name='alya_file_once'),

@@ -13,10 +13,10 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from alya_django import batches, register_batch_processor
+from alya_django import batches, register_batch_processor, register_file_checker
 from alya_django.models import Batch, BatchProgress
 from alya_django.testing import isolated_registry
-from tests.admin.pages import BATCHES
+from tests.admin.pages import BATCHES, FILES
 from tests.db.test_plans import is_scan, rows_read
 from tests.processors import echo
 
@@ -43,6 +43,32 @@ HISTORY = """
     ) AS made
 """
 
+# What was asked of workers: once about each of the 2 000 batches, and twenty times about the large one.
+ASKED = """
+    INSERT INTO alya_batches (id, app, op, kind, parent_id, root_id, context, input_file, requested_by, status, nrows,
+        nsuccess, nfailed, naborted, output_files, requested_at, started_at, done_at, marked_done_at)
+    SELECT GEN_RANDOM_UUID(), 'alya', 'abort', 'Q', id, id, '{}', '', 'asha', 'success', 1, 1, 0, 0, '{}',
+        requested_at, requested_at, NOW(), NOW()
+    FROM (
+        SELECT id, requested_at FROM alya_batches WHERE kind = 'B'
+        UNION ALL SELECT id, requested_at FROM alya_batches, GENERATE_SERIES(1, 19) WHERE nrows > 1
+    ) AS about
+"""
+# Each batch came as a file, the large one as twenty; 200 were rejected, and of one type there are but a few.
+RECEIVED = """
+    INSERT INTO alya_batch_files (batch_id, object_id, error_object_id, file_name, file_type, content_type, size,
+        checksum, is_accepted, is_repeat, nfaulty, error_message, metadata)
+    SELECT batch_id, n::text, '', 'f.csv', CASE WHEN n < 10 THEN 'fees' ELSE 'payments' END, '', 0, n::text,
+        batch_id IS NOT NULL, false, 0, '', '{}'
+    FROM (
+        SELECT batch_id, ROW_NUMBER() OVER () AS n FROM (
+            SELECT id AS batch_id FROM alya_batches
+            UNION ALL SELECT id FROM alya_batches, GENERATE_SERIES(1, 19) WHERE nrows > 1
+            UNION ALL SELECT NULL FROM GENERATE_SERIES(1, 200)
+        ) AS came
+    ) AS numbered
+"""
+
 
 @pytest.fixture(scope="module")
 def large(django_db_setup: None, django_db_blocker: Any) -> Iterator[UUID]:
@@ -52,6 +78,8 @@ def large(django_db_setup: None, django_db_blocker: Any) -> Iterator[UUID]:
         Batch.objects.filter(pk=batch_id).start()
         with connection.cursor() as cursor:
             cursor.execute(HISTORY)
+            cursor.execute(ASKED)
+            cursor.execute(RECEIVED)
             cursor.execute(
                 "INSERT INTO alya_batch_progress (batch_id, slot, nsuccess, nfailed) "
                 "SELECT id, slot, 0, 0 FROM alya_batches, GENERATE_SERIES(0, 3) AS slot WHERE kind = 'B'"
@@ -63,11 +91,13 @@ def large(django_db_setup: None, django_db_blocker: Any) -> Iterator[UUID]:
             cursor.execute(
                 "UPDATE alya_batchrows SET status = 'failed', done_at = NOW(), done_by = 'w' WHERE line % 1000 = 7"
             )
-            cursor.execute("VACUUM ANALYZE alya_batches, alya_batchrows, alya_batch_progress")
+            cursor.execute("VACUUM ANALYZE alya_batches, alya_batchrows, alya_batch_progress, alya_batch_files")
         BatchProgress.objects.filter(batch=batch_id).delete()
         yield batch_id
         with connection.cursor() as cursor:
-            cursor.execute("TRUNCATE alya_batchrows, alya_batches, alya_batch_progress, alya_batch_errors")
+            cursor.execute(
+                "TRUNCATE alya_batchrows, alya_batches, alya_batch_progress, alya_batch_errors, alya_batch_files"
+            )
 
 
 @pytest.fixture
@@ -108,15 +138,34 @@ class PlanTests:
         assert {one: rows_read(one) for one in statements if rows_read(one) > READ_MAX} == {}
 
     @pytest.mark.rule("ADM-7")
-    @pytest.mark.parametrize("page", ["change", "abort", "release", "retry"])
+    @pytest.mark.parametrize("page", ["change", "history", "abort", "release", "retry"])
     def test_no_page_of_a_batch_reads_a_table(self, page: str, large: UUID, client: Client) -> None:
         """The report asks for at most a thousand rows in progress, the questions for none."""
         with CaptureQueriesContext(connection) as captured:
             assert client.get(f"{BATCHES}{large}/{page}/").status_code == 200
         assert len(captured) <= QUERIES_MAX
         statements = [one["sql"] for one in captured if "alya_" in one["sql"]]
-        for table in ("alya_batchrows", "alya_batch_progress", "alya_batches"):
+        for table in ("alya_batchrows", "alya_batch_progress", "alya_batches", "alya_batch_files"):
             assert [one for one in statements if is_scan(one, table)] == []
+        assert {one: rows_read(one) for one in statements if rows_read(one) > READ_MAX} == {}
+
+    @pytest.mark.rule("ADM-7", "ADM-70")
+    @pytest.mark.parametrize("file_type", ["", "payments", "fees"])
+    @pytest.mark.parametrize("outcome", ["", "accepted", "rejected", "undecided"])
+    @pytest.mark.parametrize("scope", ["everything", "only_bank"])
+    def test_no_list_of_files_reads_a_table(
+        self, scope: str, outcome: str, file_type: str, client: Client, registry: Any, settings: Any
+    ) -> None:
+        """Of a type that most files have or few, of one outcome or all, and of the apps that a person may see."""
+        settings.ALYA = {"ADMIN_SCOPE": f"tests.admin.test_permissions.{scope}"}
+        register_file_checker("payments", echo, app="shop", op="order")
+        register_file_checker("fees", echo, app="bank", op="fee")
+        query = {"outcome": outcome, "file_type": file_type}
+        with CaptureQueriesContext(connection) as captured:
+            assert client.get(FILES, {name: value for name, value in query.items() if value}).status_code == 200
+        assert len(captured) <= QUERIES_MAX
+        statements = [one["sql"] for one in captured if "alya_" in one["sql"]]
+        assert [one for one in statements if is_scan(one, "alya_batch_files")] == []
         assert {one: rows_read(one) for one in statements if rows_read(one) > READ_MAX} == {}
 
     @pytest.mark.rule("ADM-9")
