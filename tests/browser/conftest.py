@@ -116,7 +116,7 @@ def visit(browser: Browser, live_server: Any) -> Iterator[Callable[..., Visitor]
     cache.clear()
 
     def begin(*codenames: str, **options: Any) -> Visitor:
-        user = User.objects.create_user(f"asha{len(visitors)}", is_staff=True, is_superuser=not codenames)
+        user = User.objects.create_user(f"asha{len(visitors) or ''}", is_staff=True, is_superuser=not codenames)
         user.user_permissions.set(Permission.objects.filter(codename__in=codenames))
         visitors.append(Visitor(browser, live_server.url, user, **options))
         return visitors[-1]
