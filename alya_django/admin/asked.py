@@ -57,7 +57,9 @@ def by(queries: list[Batch]) -> list[Asked]:
 def under_way(batches: Collection[Batch]) -> dict[UUID, set[str]]:
     """Return what was asked for, of each batch the ops, as far as a worker is there to do it."""
     queries = list(Batch.objects.own_about(*batches).unanswered())
-    return {batch.pk: to_do(query for query in queries if query.parent_id == batch.pk) for batch in batches}
+    to_be_done = to_do(queries)
+    of_each = {batch.pk: {query.op for query in queries if query.parent_id == batch.pk} for batch in batches}
+    return {batch_id: ops & to_be_done for batch_id, ops in of_each.items()}
 
 
 def to_do(queries: Iterable[Batch]) -> set[str]:

@@ -22,6 +22,7 @@ from django.views.decorators.http import require_GET, require_http_methods
 from alya_django.admin import (
     acts,
     asked,
+    confirm,
     downloads,
     figures,
     lines,
@@ -190,15 +191,15 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
 
     @admin.action(permissions=["release"], description=_("Release the chosen batches"))
     def release_chosen(self, request: HttpRequest, queryset: QuerySet[Batch]) -> HttpResponse | None:
-        return acts.answer_many(self, request, acts.RELEASE)
+        return confirm.answer_many(self, request, acts.RELEASE)
 
     @admin.action(permissions=["retry"], description=_("Retry failed rows of the chosen batches"))
     def retry_chosen(self, request: HttpRequest, queryset: QuerySet[Batch]) -> HttpResponse | None:
-        return acts.answer_many(self, request, acts.RETRY)
+        return confirm.answer_many(self, request, acts.RETRY)
 
     @admin.action(permissions=["abort"], description=_("Abort the chosen batches"))
     def abort_chosen(self, request: HttpRequest, queryset: QuerySet[Batch]) -> HttpResponse | None:
-        return acts.answer_many(self, request, acts.ABORT)
+        return confirm.answer_many(self, request, acts.ABORT)
 
     @admin.display(description=_("batch"))
     def name(self, batch: Batch) -> str:
@@ -248,7 +249,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         batch = cast("Batch", obj)
         made = report.make(batch)
         under_way = asked.to_do(one.query for one in made.asked)
-        possible = acts.allowed(self, request, batch, under_way)
+        possible = confirm.allowed(self, request, batch, under_way)
         context.update(
             report=made,
             acts=[(act, self._url(f"batch_{act.name}", batch.pk)) for act in possible],
@@ -276,7 +277,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
 
     def act_view(self, act: Act, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask before an act, and carry it out."""
-        return acts.answer_one(self, request, act, self._find(request, object_id))
+        return confirm.answer_one(self, request, act, self._find(request, object_id))
 
     def output_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Download an output file by its logical name."""

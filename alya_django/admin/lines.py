@@ -16,7 +16,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
-from alya_django.admin import acts, masking, permissions, words
+from alya_django.admin import acts, confirm, masking, permissions, words
 from alya_django.models import Batch, BatchRow
 from alya_django.status import Kind, Status
 
@@ -63,7 +63,7 @@ def urls(pages: BatchAdmin) -> list[URLPattern]:
 
     def retry(request: HttpRequest, batch_id: UUID, line: int) -> HttpResponse:
         batch, back = _find_batch(request, batch_id), _page_of(pages, batch_id, line)
-        return acts.answer_one(pages, request, acts.retry_line(line), batch, back=back)
+        return confirm.answer_one(pages, request, acts.retry_line(line), batch, back=back)
 
     def find(request: HttpRequest, batch_id: UUID) -> HttpResponse:
         return _lead(pages, request, _find_batch(request, batch_id))
@@ -110,7 +110,7 @@ def _show(pages: BatchAdmin, request: HttpRequest, batch: Batch, line: int) -> H
         row=row,
         title=_title(batch, line),
         badge=words.row_badge(row),
-        may_retry=acts.is_allowed(pages, request, acts.retry_line(line), batch),
+        may_retry=confirm.is_allowed(pages, request, acts.retry_line(line), batch),
         events=list(_events(row)),
         messages_of_row=list(_messages(request, batch, row)),
         payloads={name: words.json_text(value) for name, value in payloads.items()},

@@ -22,7 +22,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 
 from alya_django import slow_queries, status_cache
 from alya_django.admin import audit, masking, permissions, report, upload_words, words
-from alya_django.admin.acts import ReasonForm
+from alya_django.admin.confirm import ReasonForm
 from alya_django.admin.preview_table import table
 from alya_django.admin.upload_words import Loading
 from alya_django.checkers import FileChecker, checkers

@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 
 from alya_django import Status, batches, own_queries
-from alya_django.admin.acts import ROWS_AT_ONCE_MAX
+from alya_django.admin.confirm import ROWS_AT_ONCE_MAX
 from alya_django.models import Batch
 from tests.acceptance.questions import is_begun
 from tests.admin.pages import act_of, logged, page_of, said, text

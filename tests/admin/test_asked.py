@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from alya_django import Status, batches, own_queries, register_batch_processor, slow_queries
-from alya_django.admin import acts
+from alya_django.admin import confirm
 from alya_django.models import Batch, BatchRow, Worker
 from alya_django.testing import drain
 from tests.admin.pages import BATCHES, act_of, column, line_of, links, logged, page_of, rows_of, said, states, text
@@ -30,7 +30,7 @@ QUERIES_MAX = 12
 @pytest.fixture(autouse=True)
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """More than three rows are too much for a request."""
-    monkeypatch.setattr(acts, "ROWS_AT_ONCE_MAX", 3)
+    monkeypatch.setattr(confirm, "ROWS_AT_ONCE_MAX", 3)
 
 
 @pytest.fixture
