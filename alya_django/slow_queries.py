@@ -13,7 +13,19 @@ from alya_django.answers import BatchDetails, OutputFile, QueryAnswer, Summary
 from alya_django.status import Kind
 from alya_django.validation import JSON, check_id
 
-__all__ = ["aabort", "abort", "aresult", "asubmit", "open_output", "output_files", "recent", "result", "submit"]
+__all__ = [
+    "aabort",
+    "abort",
+    "aresult",
+    "astatus",
+    "asubmit",
+    "open_output",
+    "output_files",
+    "recent",
+    "result",
+    "status",
+    "submit",
+]
 
 
 def submit(
@@ -40,6 +52,11 @@ def submit(
     Source: Alya SlowQuerySubmit.
     """
     return lifecycle.store_query(app, op, input, context=context, requested_by=requested_by, unique_key=unique_key)
+
+
+def status(query_id: UUID | str) -> Summary:
+    """Return a slow query in figures, without its answer; those of an unfinished one are a second old at most."""
+    return lifecycle.read_summary(check_id(query_id), Kind.SLOW_QUERY)
 
 
 def result(query_id: UUID | str) -> QueryAnswer:
@@ -85,4 +102,5 @@ def output_files(query_id: UUID | str) -> dict[str, OutputFile]:
 
 asubmit = sync_to_async(submit)
 aresult = sync_to_async(result)
+astatus = sync_to_async(status)
 aabort = sync_to_async(abort)

@@ -65,6 +65,7 @@ class AsyncTests:
         drain()
 
         async def answer_and_abort():
+            assert (await slow_queries.astatus(query_id)).status is Status.SUCCESS
             answer = await slow_queries.aresult(query_id)
             with pytest.raises(AlreadyDone):
                 await slow_queries.aabort(query_id)

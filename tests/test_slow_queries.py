@@ -22,6 +22,7 @@ from alya_django import (
     RowFailed,
     RowResult,
     Status,
+    Summary,
     WrongType,
     batches,
     outputs,
@@ -37,7 +38,7 @@ from tests.processors import RecordingQuery, broken, echo
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
-VERBS = {"result": slow_queries.result, "abort": slow_queries.abort}
+VERBS = {"status": slow_queries.status, "result": slow_queries.result, "abort": slow_queries.abort}
 every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
 
 
@@ -210,6 +211,58 @@ class SubmitTests:
         with refusing() as caught:
             slow_queries.submit(**{"app": "bank", "op": "report", "input": 1, **arguments})
         assert str(caught.value) == message
+
+
+class StatusTests:
+    @pytest.mark.rule("STA-4")
+    @pytest.mark.parametrize(
+        ("processor", "end", "status", "counts"),
+        [
+            (echo, lambda query_id: None, Status.QUEUED, (0, 0, 0)),
+            (echo, lambda query_id: drain(), Status.SUCCESS, (1, 0, 0)),
+            (fail, lambda query_id: drain(), Status.FAILED, (0, 1, 0)),
+            (echo, slow_queries.abort, Status.ABORTED, (0, 0, 1)),
+        ],
+        ids=["queued", "success", "failed", "aborted"],
+    )
+    def test_answers_in_every_state(self, registry, processor, end, status, counts):
+        """The summary has the state and counts the one row, from the database and from the cache."""
+        register_slow_query_processor("bank", "report", processor)
+        query_id = slow_queries.submit("bank", "report", 1)
+        end(query_id)
+        for _ in range(2):
+            summary = slow_queries.status(query_id)
+            assert type(summary) is Summary
+            assert (summary.status, summary.kind, summary.nrows) == (status, Kind.SLOW_QUERY, 1)
+            assert (summary.nsuccess, summary.nfailed, summary.naborted) == counts
+            assert summary.try_later is (not status.is_final)
+            cache.clear()
+        check_invariants()
+
+    @pytest.mark.rule("STA-4")
+    def test_of_a_running_query_says_so(self, registry):
+        """Somebody is at it."""
+        seen = []
+        answer_of(lambda row: seen.append(slow_queries.status(row.batch_id)))
+        assert [(summary.status, summary.nsuccess) for summary in seen] == [(Status.IN_PROGRESS, 0)]
+
+    @pytest.mark.rule("STA-4")
+    def test_reads_no_row(self):
+        """The answer is not looked at, however large it is."""
+        query_id = slow_queries.submit("bank", "report", 1)
+        with CaptureQueriesContext(connection) as captured:
+            slow_queries.status(query_id)
+        assert captured
+        assert not [query["sql"] for query in captured if "alya_batchrows" in query["sql"]]
+
+    @pytest.mark.rule("STA-4")
+    def test_of_an_answered_query_needs_no_database(self, registry, django_assert_num_queries):
+        """Once a query has ended, the cache tells its state, also where the answer was too large for it."""
+        large = "x" * 100_001
+        answer_of(lambda row: large)
+        query_id = Batch.objects.get().pk
+        with django_assert_num_queries(0):
+            assert slow_queries.status(query_id).status is Status.SUCCESS
 
 
 class ResultTests:
