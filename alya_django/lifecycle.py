@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -172,16 +172,14 @@ def output_files(batch_id: UUID | str, kind: Kind) -> dict[str, OutputFile]:
 def open_output(batch_id: UUID | str, kind: Kind, name: str) -> File[Any]:
     """Open an output file of a finished batch; raise NotFound if there is none of this name."""
     batch_id = check_id(batch_id)
-    cached = _object_name(read_summary(batch_id, kind, only_final=True).output_files, batch_id, kind, name)
+    current = _object_name(batch_id, kind, name)
     try:
-        return outputs.open(cached)
+        return outputs.open(current)
     except FileNotFoundError:
-        # It may have been rebuilt since it was cached.
-        files = Batch.objects.primary().find(batch_id, kind).object_names()
-        current = _object_name(files, batch_id, kind, name)
-        if current == cached:
+        # It may have been rebuilt since it was looked up.
+        opened, current = current, _object_name(batch_id, kind, name)
+        if current == opened:
             raise
-        status_cache.drop(batch_id)
         return outputs.open(current)
 
 
@@ -222,10 +220,12 @@ def tell_finished(batch: Batch) -> None:
     _send(signals.batch_finished, details=batch.details())
 
 
-def _object_name(output_files: Mapping[str, str], batch_id: UUID, kind: Kind, name: str) -> str:
-    if name not in output_files:
+def _object_name(batch_id: UUID, kind: Kind, name: str) -> str:
+    """Return the object of an output file as the database names it: the cache may say anything."""
+    files = Batch.objects.primary().find(batch_id, kind).object_names()
+    if name not in files:
         raise NotFound(f"The {kind.label} {batch_id} has no output file {name!r}.")
-    return output_files[name]
+    return files[name]
 
 
 def _abort(batch_id: UUID, kind: Kind) -> Summary:
