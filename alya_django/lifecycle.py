@@ -123,13 +123,14 @@ def insert_rows(batch_id: UUID, rows: Iterable[JSON | BatchInput], *, last_line:
     Store rows in blocks and return how many the batch now has; a row without a line follows the largest so far.
 
     A block is read whole before it is written: the rows may come from the same connection. It is as many rows as
-    make BLOCK_CHARS of JSON, by the block before it, so memory stays flat.
+    make BLOCK_CHARS of JSON, by the block before it and, of rows that are JSON already, by what they are themselves:
+    memory stays flat.
     """
     if isinstance(rows, str | bytes | dict) or not isinstance(rows, Iterable):
         raise InvalidInput(f"must be an iterable of rows, not {type(rows).__name__}.", field="rows")
     total, block_rows = present, FIRST_BLOCK_ROWS
     rows = iter(rows)
-    while block := list(islice(rows, block_rows)):
+    while block := _block(rows, block_rows):
         total += len(block)
         if total > settings.BATCH_ROWS_MAX:
             raise InvalidInput(f"has more than {settings.BATCH_ROWS_MAX} rows, the limit.", field="rows")
@@ -262,6 +263,18 @@ def _answer(query: Batch) -> QueryAnswer:
         messages=outcome.messages,
         output_files=query.object_names(),
     )
+
+
+def _block(rows: Iterator[JSON | BatchInput], nrows: int) -> list[JSON | BatchInput]:
+    """Return the next rows, so many at most, and no more than make BLOCK_CHARS as far as that can be told."""
+    block, chars = [], 0
+    for row in islice(rows, nrows):
+        block.append(row)
+        if isinstance(row, BatchInput) and isinstance(row.input, EncodedJSON):
+            chars += len(row.input)
+            if chars >= BLOCK_CHARS:
+                break
+    return block
 
 
 def _number(rows: list[JSON | BatchInput], last_line: int) -> Iterator[tuple[int, JSON]]:

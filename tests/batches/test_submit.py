@@ -3,16 +3,17 @@ from __future__ import annotations
 import datetime
 import decimal
 import itertools
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 
-from alya_django import BatchInput, Status, batches, register_batch_processor
-from alya_django.models import Batch, BatchRow
+from alya_django import BatchInput, Status, batches, lifecycle, register_batch_processor
+from alya_django.models import Batch, BatchRow, database
 from alya_django.status import Kind
 from alya_django.testing import drain
+from alya_django.validation import EncodedJSON
 from tests.batches.stored import BLOCK_ROWS, inputs, lines, refusing
 from tests.batches.values import INFINITY, NAN, UNSTORABLE, AsyncRows, a_value, deepest
 from tests.invariants import check_invariants
@@ -380,6 +381,22 @@ class SubmitTests:
             return len(captured)
 
         assert statements(FIRST_BLOCK_ROWS + 320) - statements(FIRST_BLOCK_ROWS + 80) > 3
+
+    @pytest.mark.rule("SUB-9")
+    def test_cuts_a_block_at_rows_that_are_suddenly_large(self):
+        """Of what is JSON already the size is known before it is in memory: small rows in front change nothing."""
+        taken = []
+
+        def rows():
+            for number in range(1, 100):
+                taken.append(number)
+                yield BatchInput(number, EncodedJSON(f'"{"x" * 1_000_000}"'))
+
+        blocks = []
+        with database().transaction(), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lifecycle, "_insert_block", lambda batch_id, block: blocks.append(len(block)) or 1)
+            lifecycle.insert_rows(uuid4(), rows())
+        assert (len(taken), max(blocks)) == (99, 8)
 
     @pytest.mark.parametrize("weight", [0, -1, 1000.1, NAN, INFINITY, True, "1", None, decimal.Decimal(1)], ids=repr)
     def test_refuses_a_weight_out_of_range(self, weight):
