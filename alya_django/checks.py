@@ -35,6 +35,7 @@ LEAST: dict[str, float] = {
     "FILE_BYTES_MAX": 1,
     "UNPACKED_BYTES_MAX": 1,
     "RECORD_CHARS_MAX": 1,
+    "COLUMNS_MAX": 1,
     "XLSX_BYTES_MAX": 1,
     "XLSX_CELLS_MAX": 1,
     "WATCH_SECONDS": 0.1,

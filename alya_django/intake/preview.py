@@ -19,7 +19,7 @@ from alya_django.exceptions import InvalidInput
 from alya_django.intake.faults import Faults
 from alya_django.intake.layout import reading
 from alya_django.intake.lines import Totals, rows
-from alya_django.intake.receive import NO_USABLE_LINE, reject
+from alya_django.intake.receive import NO_USABLE_LINE, REASON_CHARS_MAX, reject
 from alya_django.intake.source import opened
 from alya_django.models import BatchFile
 from alya_django.processors import BatchInput
@@ -92,7 +92,7 @@ class _Findings(Faults):
         self.take_line()
         super().add(line, reason)
         if len(self.first) < SHOWN_MAX:
-            self.first.append(FaultyLine(line, f"{reason}"))
+            self.first.append(FaultyLine(line, f"{reason}"[:REASON_CHARS_MAX]))
 
     def take_line(self) -> None:
         """Go on with one more line, or stop."""
@@ -122,7 +122,7 @@ def _look(record: BatchFile, checker: FileChecker, findings: _Findings) -> Previ
     except FileNotFoundError:
         found.reason = "The storage has no such object."
     except (BadFile, InvalidInput) as error:
-        found.reason = f"{error}"
+        found.reason = f"{error}"[:REASON_CHARS_MAX]
     else:
         found.reason = "" if found.nrows else NO_USABLE_LINE
     found.faults, found.nfaulty = findings.first, findings.count

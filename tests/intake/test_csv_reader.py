@@ -121,6 +121,44 @@ class ColumnTests:
             read(TEXT, columns={"name": ["name", "amount"]})
         assert str(caught.value) == "columns: must map each name to one where the file has a header."
 
+    @pytest.mark.rule("FXR-39")
+    @pytest.mark.parametrize("columns", [None, [f"c{number}" for number in range(200_000)]], ids=["all", "named"])
+    def test_reads_a_wide_header_in_one_pass(self, settings, columns):
+        """Each name is looked up once: among as many, looking through all for each would take hours."""
+        settings.ALYA = {"COLUMNS_MAX": 200_000, "RECORD_CHARS_MAX": 2_000_000}
+        names = [f"c{number}" for number in range(200_000)]
+        (row,) = read(f"{','.join(reversed(names))}\n{',' * 199_999}\n", columns=columns)
+        assert row.input == dict.fromkeys(names, "")
+
+    @pytest.mark.rule("FXR-39")
+    def test_refuses_a_header_that_is_too_wide(self, settings):
+        """Just the limit is fine."""
+        settings.ALYA = {"COLUMNS_MAX": 2}
+        assert len(read("a,b\n1,2\n")) == 1
+        assert refused("a,b,c\n1,2,3\n") == "The header has 3 columns, the limit is 2."
+
+    @pytest.mark.rule("FXR-40")
+    @pytest.mark.parametrize(
+        ("columns", "has_header", "fault"),
+        [
+            ({"a": "x", "b": "x"}, True, "has 'x' twice."),
+            (["a", "a"], True, "has 'a' twice."),
+            (["a", "a"], False, "has 'a' twice."),
+            ({"T": ["kind", "kind"]}, False, "has 'kind' twice."),
+            ("ab", True, "must be a list of names, not 'ab'."),
+            ([1, 2], True, "must be a list of names, not [1, 2]."),
+            ([], True, "must be a list of names, not []."),
+            ({}, True, "must be a list of names, not []."),
+            ([], False, "must be a list of names, not []."),
+            ({"T": []}, False, "must be a list of names, not []."),
+        ],
+    )
+    def test_loses_no_column_without_a_word(self, columns, has_header, fault):
+        """Names of which one would hide another, or that are none, are an error of the program, not of the file."""
+        with pytest.raises(InvalidInput) as caught:
+            read("a,b\nT,2\n", columns=columns, has_header=has_header)
+        assert str(caught.value) == f"columns: {fault}"
+
     @pytest.mark.parametrize(
         ("content", "reason"),
         [

@@ -136,8 +136,8 @@ class EnoughTests:
         monkeypatch.setattr(preview_module, "BYTES_MAX", 1_000_000)
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:
-            for number in range(20_000):
-                archive.writestr(f"{'x' * 50}{number}", b"")
+            for number in range(10_000):
+                archive.writestr(f"{'x' * 40}{number}", b"")
         register()
         assert preview_of(packed.getvalue()).stopped_by == "bytes"
 
@@ -150,6 +150,33 @@ class EnoughTests:
         found = preview_of(table(100))
         assert (found.stopped_by, found.reason) == ("seconds", "")
         assert 0 < found.nrows < 100
+
+    @pytest.mark.rule("FXR-31")
+    @pytest.mark.parametrize(
+        "content",
+        [b"\n" * 1_000_000, b"," * 1_000_000, b"a,b\n" + b"," * 1_000_000, b"a\n" + b'"' + b"x" * 1_000_000],
+        ids=["blank lines", "a wide header", "a wide line", "a long value"],
+    )
+    def test_looks_at_the_clock_where_no_line_comes(self, content, monkeypatch, settings) -> None:
+        """What is read and yields nothing takes time, too."""
+        settings.ALYA = {"RECORD_CHARS_MAX": 10_000_000}
+        clock = iter([0.0, *[3.0] * 100])
+        monkeypatch.setattr(preview_module, "monotonic", lambda: next(clock))
+        register()
+        found = preview_of(gzip.compress(content))
+        assert (found.nrows, found.stopped_by) == (0, "seconds")
+
+    @pytest.mark.rule("FXR-31")
+    def test_shows_the_beginning_of_long_texts(self) -> None:
+        """A reason that quotes a value of a million characters is none to read."""
+
+        def check(file, file_name, context) -> Iterator[FaultyLine]:
+            yield FaultyLine(1, "x" * 1_000_000)
+            raise BadFile("y" * 1_000_000)
+
+        register(check)
+        found = preview_of()
+        assert (len(found.faults[0].reason), len(found.reason)) == (10_000, 10_000)
 
     def test_cannot_be_talked_out_of_it(self, monkeypatch) -> None:
         """A checker that goes on whatever is raised is stopped all the same."""

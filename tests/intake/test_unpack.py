@@ -64,7 +64,7 @@ class UnpackTests:
             (b"PK\x03\x04" + b"\0" * 50, "The file cannot be unpacked: File is not a zip file"),
             (
                 archive({"a.csv": CONTENT}).replace(b"\x14\0\0\0\x08\0", b"\x14\0\0\0\x63\0"),
-                "The file cannot be unpacked: That compression method is not supported",
+                "The archive is compressed by method 99; only deflate is read.",
             ),
             (
                 archive({"a.csv": CONTENT}).replace(b"\x14\0\0\0\x08\0", b"\x14\0\x01\0\x08\0"),
@@ -101,6 +101,28 @@ class UnpackTests:
         with pytest.raises(BadFile) as caught:
             read(pack(b"0" * 50_000_000))
         assert caught.value.reason == "The file unpacks to more than 1000000 bytes, the limit."
+
+    @pytest.mark.rule("FXR-13")
+    @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA], ids=["bzip2", "lzma"])
+    @pytest.mark.parametrize("name", ["a.csv", "[Content_Types].xml"], ids=["zip", "workbook"])
+    def test_unpacks_what_is_stored_or_deflated_only(self, method, name):
+        """Python unpacks others in one go, whatever becomes of them: some hundred bytes are gigabytes."""
+        with pytest.raises(BadFile) as caught:
+            read(archive({name: b"0" * 1_000_000}, method))
+        assert caught.value.reason == f"The archive is compressed by method {method}; only deflate is read."
+
+    @pytest.mark.rule("FXR-13")
+    @pytest.mark.parametrize("comment", [b"", b"x" * 65_535], ids=["plain", "with a long comment"])
+    def test_reads_no_long_table_of_contents(self, comment):
+        """It would be in memory as a whole: an archive of one file has a short one."""
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as made:
+            made.comment = comment
+            for number in range(8_000):
+                made.writestr(f"{'x' * 80}{number:04}", b"")
+        with pytest.raises(BadFile) as caught:
+            read(packed.getvalue())
+        assert caught.value.reason == ("The archive has a table of contents of more than 1000000 bytes, the limit.")
 
     @pytest.mark.rule("FXR-13", "FXR-23")
     def test_refuses_whatever_a_library_trips_over(self, monkeypatch):
