@@ -10,6 +10,8 @@ from typing import TypeVar
 from django.core.cache import caches
 from django.core.cache.backends.base import BaseCache
 
+from alya_django import log_words
+
 logger = logging.getLogger("alya_django")
 Answer = TypeVar("Answer")
 
@@ -63,4 +65,4 @@ class BestEffort:
         now = monotonic()
         if now - self._told_at.get(alias, -TELL_SECONDS) >= TELL_SECONDS:
             self._told_at[alias] = now
-            logger.warning("The cache %r does not answer: %s", alias, error)
+            logger.warning("The cache %r does not answer: %s", alias, log_words.of_error(error))

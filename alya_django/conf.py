@@ -39,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "ADMIN_SCOPE": None,
     "MASK_KEYS": (),
     "MASK_WITH": None,
+    "LOG_PAYLOADS": False,
 }
 
 

@@ -14,7 +14,7 @@ from uuid import UUID
 from django.core.files.base import File
 from django.core.files.storage import Storage, storages
 
-from alya_django import s3_streams
+from alya_django import log_words, s3_streams
 from alya_django.answers import OutputFile
 from alya_django.conf import settings
 
@@ -116,8 +116,11 @@ def delete(names: Iterable[str]) -> None:
     for name in names:
         try:
             storage().delete(name)
-        except Exception:
-            logger.warning("The object %s could not be deleted.", name, exc_info=True)
+        except Exception as error:
+            said = log_words.of_error(error)
+            logger.warning(
+                "The object %s could not be deleted: %s", name, said, exc_info=log_words.traceback_of(error)
+            )
 
 
 def remove(names: Iterable[str]) -> int:
@@ -160,8 +163,11 @@ def _delete_attempts(batch_id: UUID, is_chosen: Callable[[str], bool]) -> None:
         for name in filter(is_chosen, storage().listdir(folder)[0]):
             _, files = storage().listdir(f"{folder}/{name}")
             delete([*(f"{folder}/{name}/{file}" for file in files), f"{folder}/{name}"])
-    except Exception:
-        logger.warning("What lies in %s could not be looked at.", folder, exc_info=True)
+    except Exception as error:
+        said = log_words.of_error(error)
+        logger.warning(
+            "What lies in %s could not be looked at: %s", folder, said, exc_info=log_words.traceback_of(error)
+        )
 
 
 def _folder(batch_id: UUID) -> str:

@@ -13,7 +13,7 @@ from uuid import UUID
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from alya_django import outputs, status_cache
+from alya_django import log_words, outputs, status_cache
 from alya_django.models import Batch, BatchErrors, BatchFile, BatchProgress, BatchRow, BusinessKey, database
 from alya_django.querysets import BatchQuerySet, BatchRowQuerySet, BusinessKeyQuerySet
 from alya_django.status import Status
@@ -221,8 +221,14 @@ class _Pruning:
                 return True
             except Exception as error:
                 self._failures += 1
-                self.done.failure = self.done.failure or f"{type(error).__name__}: {error}"
-                logger.warning("The objects of %s could not be deleted; its record is kept.", what, exc_info=True)
+                said = log_words.of_error(error)
+                self.done.failure = self.done.failure or said
+                logger.warning(
+                    "The objects of %s could not be deleted; its record is kept. %s",
+                    what,
+                    said,
+                    exc_info=log_words.traceback_of(error),
+                )
         self.done.kept += 1
         return False
 

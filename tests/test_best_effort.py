@@ -114,7 +114,8 @@ class BestEffortTests:
             for _ in range(60):
                 call(error=ConnectionError("refused"))
                 clock[0] += 0.1
-        assert caplog.messages == ["The cache 'default' does not answer: refused"] * 2
+        told = [message.partition(" at ")[0] for message in caplog.messages]
+        assert told == ["The cache 'default' does not answer: ConnectionError"] * 2
 
     def test_trusts_again_when_told_to(self, clock) -> None:
         """What was held against a cache can be forgotten."""

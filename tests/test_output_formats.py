@@ -170,7 +170,7 @@ class OutputFormatsTests:
         batch_id = batches.submit("bank", "write", [{"a": "1"}])
         drain(raise_errors=False)
         assert batches.status(batch_id).status is Status.IN_PROGRESS
-        assert f"The output files of {batch_id} wait for their format to be mended. The header" in caplog.text
+        assert f"The output files of {batch_id} wait for their format to be mended: FormatFailed from " in caplog.text
         assert files_in(folder) == set()
         assert drain() == 0
         assert batches.status(batch_id).try_later

@@ -10,6 +10,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
+from alya_django import log_words
 from alya_django.admin import permissions
 from alya_django.answers import ErrorMessage
 from alya_django.conf import settings
@@ -91,6 +92,6 @@ def _masked_by_project(batch: Batch, what: str, value: JSON) -> JSON:
     try:
         return mask(value, what, batch.details(slots=()))
     except Exception as error:
-        # Rather nothing than too much. The error may quote what it was given: its text stays out of the log.
-        logger.error("%s failed with %s: nothing of the payload is shown.", path, type(error).__name__)
+        # Rather nothing than too much.
+        logger.error("%s failed, so nothing of the payload is shown: %s", path, log_words.of_error(error))
         return MASK

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from alya_django import log_words
 from alya_django.conf import settings
 from alya_django.engine.atomic import Atomic
 from alya_django.engine.claim import Chunk, ClaimedRow
@@ -166,7 +167,8 @@ class ChunkRunner:
         return recorded
 
     def _on_init_failed(self, chunk: Chunk, failure: InitFailed) -> None:
-        logger.error("%s", failure)
+        said = log_words.of_error(failure.cause)
+        logger.error("The initializer of app %r failed: %s", chunk.batch.app, said)
         self._on_error(failure.cause)
         if failure.is_hopeless:
             message = engine_message(5, "configerror", str(failure))
@@ -175,16 +177,19 @@ class ChunkRunner:
             self._recorder.requeue(chunk.batch.pk, chunk.claim, delay=failure.delay)
 
     def _note_failures(self, chunk: Chunk, done: list[Processed]) -> None:
-        """Log the exceptions of some rows in one line, with the first one's traceback."""
-        errors = [processed.error for processed in done if processed.error is not None]
-        if errors:
-            self._on_error(errors[0])
+        """Log the exceptions of some rows in one line, the first as far as a log may have it."""
+        failed = [(processed.ending.row_id, processed.error) for processed in done if processed.error is not None]
+        if failed:
+            row_id, error = failed[0]
+            self._on_error(error)
             logger.warning(
-                "%s %s: %s rows failed by an exception.",
+                "%s %s: %s rows failed by an exception, line %s by %s",
                 chunk.registration,
                 chunk.batch.pk,
-                len(errors),
-                exc_info=errors[0],
+                len(failed),
+                next(row.line for row in chunk.rows if row.id == row_id),
+                log_words.of_error(error),
+                exc_info=log_words.traceback_of(error),
             )
 
     def _names(self, chunk: Chunk) -> set[str]:

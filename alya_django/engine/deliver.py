@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 from django.db.models.functions import Now
 
-from alya_django import lifecycle
+from alya_django import lifecycle, log_words
 from alya_django.db import Database
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
 from alya_django.models import Batch
@@ -72,7 +72,8 @@ class Deliverer:
             try:
                 block = self._init_blocks.get(batch.app)
             except InitFailed as failure:
-                logger.warning("mark_done of %s waits: %s", batch.pk, failure)
+                said = log_words.of_error(failure.cause)
+                logger.warning("mark_done of %s waits, the initializer of its app failed: %s", batch.pk, said)
                 Batch.objects.primary().filter(pk=batch.pk).leave_finish(finisher)
                 return False
             error = self._call(registration, batch, block)
@@ -87,7 +88,8 @@ class Deliverer:
         try:
             self._store.guarded(registration.mark_done)(batch.details(init_block=block))
         except Exception as error:
-            logger.exception("mark_done of %s failed.", batch.pk)
+            said = log_words.of_error(error)
+            logger.error("mark_done of %s failed: %s", batch.pk, said, exc_info=log_words.traceback_of(error))
             self._on_error(error)
             return "".join(format_exception(error))[-ERROR_MAX:].replace("\0", "")
         return ""

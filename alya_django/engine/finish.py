@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 from django.db import DatabaseError, InterfaceError
 from django.db.models.functions import Now
 
-from alya_django import join, outputs
+from alya_django import join, log_words, outputs
 from alya_django.answers import ErrorMessage, OutputFile
 from alya_django.db import Database
 from alya_django.engine.claim import Chunk
@@ -170,7 +170,8 @@ class Finisher:
         except FormatFailed as failure:
             # Left to nobody until the lease runs out: before the code has changed there is no use in another try.
             outputs.delete_attempt(batch_id, finisher)
-            logger.error("The output files of %s wait for their format to be mended. %s", batch_id, failure)
+            said = log_words.of_error(failure)
+            logger.error("The output files of %s wait for their format to be mended: %s", batch_id, said)
             self._on_error(failure)
             return None
         except BaseException as error:
@@ -196,7 +197,8 @@ class Finisher:
 
     def _on_outage(self, batch_id: UUID, error: BaseException) -> None:
         self._storage_rests_until = time.monotonic() + STORAGE_REST_SECONDS
-        logger.error("The output files of %s wait: the storage failed. %s: %s", batch_id, type(error).__name__, error)
+        said = log_words.of_error(error)
+        logger.error("The output files of %s wait: the storage failed. %s", batch_id, said)
         self._on_error(error)
 
 

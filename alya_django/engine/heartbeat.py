@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from alya_django import log_words
 from alya_django.conf import settings
 from alya_django.db import Database
 from alya_django.models import Worker
@@ -61,9 +62,8 @@ class Heartbeat:
                     self.beat()
                 except Exception as error:
                     # The next beat tries a new connection; what the worker itself meets ends it or not. An outage
-                    # has many beats: where it came from is the same each time.
-                    is_away = self._store.is_away(error)
-                    logger.warning("A heartbeat failed: %s", error, exc_info=not is_away)
+                    # has many beats, and no traceback of them says more than the first.
+                    logger.warning("A heartbeat failed: %s", log_words.of_error(error))
                     self._store.connection.close()
         finally:
             self._store.connection.close()

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from alya_django import log_words
 from alya_django.conf import settings
 from alya_django.engine.process import describe
 from alya_django.models import database
@@ -76,8 +77,11 @@ class InitBlocks:
         try:
             if hasattr(block, "close"):
                 block.close()
-        except Exception:
-            logger.exception("The init block of app %s could not be closed.", app)
+        except Exception as error:
+            said = log_words.of_error(error)
+            logger.error(
+                "The init block of app %s could not be closed: %s", app, said, exc_info=log_words.traceback_of(error)
+            )
 
     def _failed(self, app: str, error: Exception) -> InitFailed:
         now = time.monotonic()

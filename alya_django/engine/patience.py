@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from typing import TypeVar
 
+from alya_django import log_words
 from alya_django.db import Database
 from alya_django.engine.wakeup import Wakeup
 
@@ -52,7 +53,8 @@ class Patience:
 
     def wait_out(self, error: Exception) -> bool:
         """Wait until there is a connection again; return False if the worker is to stop instead."""
-        logger.error("The database %r does not answer, the worker waits: %s", self._store.alias, error)
+        said = log_words.of_error(error)
+        logger.error("The database %r does not answer, the worker waits: %s", self._store.alias, said)
         while not self._is_stopping():
             self._wakeup.rest(self._back_off * random.uniform(2 / 3, 4 / 3))
             self._back_off = min(self._back_off * 2, BACK_OFF_SECONDS_MAX)

@@ -19,6 +19,7 @@ from typing import NoReturn, TypeVar
 
 from django.db import connections
 
+from alya_django import log_words
 from alya_django.conf import settings
 from alya_django.db import Database
 from alya_django.engine.recover import Recovery
@@ -263,7 +264,7 @@ class Supervisor:
         except Exception as error:
             if not self._store.is_away(error):
                 raise
-            logger.error("The rows of the dead wait: the database does not answer. %s", error)
+            logger.error("The rows of the dead wait: the database does not answer. %s", log_words.of_error(error))
             self._store.connection.close()
             self._back_off = min(self._back_off * 2, REST_SECONDS_MAX)
             return None
@@ -334,8 +335,10 @@ class Supervisor:
             with worker:
                 self._work(worker)
             code = 0
-        except Exception:
-            logger.exception("A worker process ends.")
+        except Exception as error:
+            logger.error(
+                "A worker process ends: %s", log_words.of_error(error), exc_info=log_words.traceback_of(error)
+            )
         finally:
             sys.stdout.flush()
             sys.stderr.flush()

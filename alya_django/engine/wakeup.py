@@ -9,6 +9,7 @@ import socket
 import time
 from contextlib import suppress
 
+from alya_django import log_words
 from alya_django.db import Database, Listener
 
 logger = logging.getLogger("alya_django.engine")
@@ -98,7 +99,8 @@ class Wakeup:
             return False
 
     def _lose(self, error: OSError) -> None:
-        logger.info("Nothing is heard of new work for a while, it is looked for: %s", error)
+        said = log_words.of_error(error)
+        logger.info("Nothing is heard of new work for a while, it is looked for: %s", said)
         self._listen_at = time.monotonic() + self._back_off * random.uniform(2 / 3, 4 / 3)
         self._back_off = min(self._back_off * 2, BACK_OFF_SECONDS_MAX)
 

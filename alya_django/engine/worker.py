@@ -18,6 +18,7 @@ from django.conf import settings as django_settings
 from django.db import reset_queries
 
 import alya_django
+from alya_django import log_words
 from alya_django.conf import settings
 from alya_django.db import Database
 from alya_django.engine.atomic import Atomic
@@ -145,9 +146,14 @@ class Worker:
         try:
             self._recorder.requeue_all()
             WorkerRecord.objects.primary().filter(pk=self._record.pk).delete()
-        except Exception:
+        except Exception as failure:
             # What ended the worker matters more than that it could not say goodbye.
-            logger.exception("Worker %s could not give back its rows.", self.name)
+            logger.error(
+                "Worker %s could not give back its rows: %s",
+                self.name,
+                log_words.of_error(failure),
+                exc_info=log_words.traceback_of(failure),
+            )
         if self._crew is not None:
             self._crew.close()
         self._init_blocks.close()
@@ -199,8 +205,8 @@ class Worker:
             return None
         try:
             rows = self._runner.run(chunk)
-        except GateShut as shut:
-            logger.warning("%s", shut)
+        except GateShut:
+            logger.warning("The abort of %s does not end: its rows are left as they are.", chunk.batch.pk)
             return 0
         self._rows += rows
         self._heartbeat.count(rows)
@@ -276,7 +282,8 @@ class Worker:
         self._failures += 1
         if self._failures == FAILURES_MAX or database().connection.in_atomic_block:
             raise error
-        logger.error("A round failed; the worker tries again.", exc_info=error)
+        said = log_words.of_error(error)
+        logger.error("A round failed; the worker tries again. %s", said, exc_info=log_words.traceback_of(error))
         self._wakeup.rest(FAILURE_REST_SECONDS)
 
     def _note(self, error: BaseException) -> None:

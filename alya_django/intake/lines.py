@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
+from alya_django import log_words
 from alya_django.checkers import BadFile, FaultyLine, Line
 from alya_django.conf import settings
 from alya_django.control_totals import ControlTotals, Sums
@@ -95,10 +96,12 @@ def _no_digest(input: JSON) -> None:
 
 def _checked(check: Callable[[], Iterable[Line | ControlTotals]]) -> Iterator[Line | ControlTotals]:
     """Yield what the project's code yields; whatever it raises refuses the file, unless the database is at fault."""
+    last = 0
     try:
         for line in check():
             if not isinstance(line, YIELDED):
                 raise TypeError(f"it yields a BatchInput or a FaultyLine, not {line!r}")
+            last = last if isinstance(line, ControlTotals) else line.line
             yield line
     except BadFile:
         raise
@@ -106,5 +109,11 @@ def _checked(check: Callable[[], Iterable[Line | ControlTotals]]) -> Iterator[Li
         if database().is_away(error) or database().is_refusal(error):
             raise
         # The sender is told what was raised; where, only who has to mend the checker.
-        logger.warning("A checker failed; its file is rejected.", exc_info=True)
+        said = log_words.of_error(error)
+        logger.warning(
+            "A checker failed after line %s, its file is rejected: %s",
+            last,
+            said,
+            exc_info=log_words.traceback_of(error),
+        )
         raise BadFile(f"The checker failed: {type(error).__name__}: {error}") from error

@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from alya_django import log_words
 from alya_django.answers import Receipt
 from alya_django.checkers import checkers
 from alya_django.conf import settings
@@ -84,7 +85,7 @@ class Watcher:
         self._on_received = on_received or (lambda source, file_type, receipt: None)
         self._looks = Looks(age_seconds=age_seconds, settle_seconds=settle_seconds)
         self._back_off = _BackOff()
-        self._unreadable: set[str] = set()
+        self._told: set[str] = set()
         # Set by a signal handler; nobody waits for it, so no lock can be held when it is set.
         self._stopping = threading.Event()
 
@@ -123,10 +124,13 @@ class Watcher:
                         self._receive(claimed)
                 failures_running = 0
             except UnreadableClaim as unreadable:
-                self._tell_once(unreadable)
+                self._tell_once(str(unreadable))
                 self.failures += 1
-            except Exception:
-                logger.exception("%s was not received, and is tried again.", source)
+            except Exception as error:
+                said = log_words.of_error(error)
+                logger.error(
+                    "%s was not received, and is tried again: %s", source, said, exc_info=log_words.traceback_of(error)
+                )
                 self.failures += 1
                 failures_running += 1
 
@@ -138,7 +142,7 @@ class Watcher:
                 yield from self._left_behind(folder)
                 yield from self._arrived(directory, folder)
             except (OSError, InvalidInput) as error:
-                logger.error("%s cannot be looked at: %s", directory, error)
+                logger.error("%s cannot be looked at: %s", directory, log_words.of_error(error))
                 self.failures += 1
 
     def _left_behind(self, folder: Path) -> Iterator[Take]:
@@ -168,11 +172,11 @@ class Watcher:
         self._back_off.forget(claimed.token)
         self._on_received(claimed.source, claimed.file_type, receipt)
 
-    def _tell_once(self, unreadable: UnreadableClaim) -> None:
+    def _tell_once(self, text: str) -> None:
         """Log an error that stays until a person has looked."""
-        if str(unreadable) not in self._unreadable:
-            self._unreadable.add(str(unreadable))
-            logger.error("%s", unreadable)
+        if text not in self._told:
+            self._told.add(text)
+            logger.error("%s", text)
 
 
 def configured_mappings() -> list[Mapping]:

@@ -47,11 +47,9 @@ class HeartbeatTests:
             worker.drain()
         assert seen == [False]
 
-    @pytest.mark.parametrize(
-        ("error", "has_traceback"), [(OSError("gone"), True), (OperationalError("the server is gone"), False)]
-    )
-    def test_goes_on_after_a_beat_that_failed(self, settings, monkeypatch, caplog, error, has_traceback) -> None:
-        """It is logged, in one line where the database is away; the next beat uses a new connection."""
+    @pytest.mark.parametrize("error", [OSError("gone"), OperationalError("the server is gone")])
+    def test_goes_on_after_a_beat_that_failed(self, settings, monkeypatch, caplog, error) -> None:
+        """It is logged in one line; the next beat uses a new connection."""
         settings.ALYA = {"HEARTBEAT_SECONDS": 0.02}
         beat, failures = type(WorkerRecord.objects.all()).beat, [error]
 
@@ -65,8 +63,8 @@ class HeartbeatTests:
             WorkerRecord.objects.update(heartbeat=LONG_AGO)
             wait_until(lambda: WorkerRecord.objects.get().heartbeat.year > 2000, "the heart beats again")
         (record,) = [record for record in caplog.records if record.name.startswith("alya_django")]
-        assert record.getMessage() == f"A heartbeat failed: {error}"
-        assert bool(record.exc_info) is has_traceback
+        assert record.getMessage().startswith(f"A heartbeat failed: {type(error).__name__} at ")
+        assert not record.exc_info
 
     @pytest.mark.rule("RUN-5")
     def test_ends_with_the_worker(self, settings) -> None:

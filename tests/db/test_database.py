@@ -45,7 +45,7 @@ class DatabaseTests:
             monkeypatch.setattr("alya_django.engine.record.Recorder.gate", fail)
             with pytest.raises(DatabaseError, match="gone"):
                 worker.drain()
-        assert f"Worker {worker.name} could not give back its rows." in caplog.text
+        assert f"Worker {worker.name} could not give back its rows: DatabaseError at " in caplog.text
 
     def test_questions_keep_their_places(self, django_assert_num_queries) -> None:
         """Several queries are one statement, asked again and again; one that can find nothing has its answer, too."""

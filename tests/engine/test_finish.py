@@ -144,7 +144,7 @@ class FinishTests:
         }
         with caplog.at_level(logging.ERROR, "alya_django.engine"):
             assert not finisher.finish(complete)
-        assert f"The output files of {complete} wait: the storage failed. NotADirectoryError: " in caplog.text
+        assert f"The output files of {complete} wait: the storage failed. NotADirectoryError (ENOTDIR) " in caplog.text
         assert batches.status(complete).status is Status.IN_PROGRESS
         settings.STORAGES = file_system
         with Worker() as worker:
@@ -309,7 +309,7 @@ class MarkDoneTests:
         assert batch.status == Status.SUCCESS
         assert batch.marked_done_at is not None
         assert batch.mark_done_error.endswith("OSError: no mail today\n")
-        assert f"mark_done of {batch_id} failed." in caplog.text
+        assert f"mark_done of {batch_id} failed: OSError at " in caplog.text
 
     @pytest.mark.rule("MKD-3")
     def test_is_called_again_when_the_first_call_did_not_return(self) -> None:

@@ -183,7 +183,7 @@ class PoisonTests:
         batch_id = batches.submit("app", "op", [1])
         with caplog.at_level(logging.ERROR):
             drain(raise_errors=False)
-        assert "The initializer of app 'app' failed: Unspeakable" in caplog.text
+        assert "The initializer of app 'app' failed: " in caplog.text
         assert batches.line(batch_id, 1).status is Status.QUEUED
 
     def test_a_class_may_register_another_while_it_is_made(self, registry) -> None:

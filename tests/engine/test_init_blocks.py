@@ -99,7 +99,7 @@ class InitBlockTests:
         batches.submit("app", "op", [1])
         with caplog.at_level(logging.ERROR):
             assert drain() == 1
-        assert "The init block of app app could not be closed." in caplog.text
+        assert "The init block of app app could not be closed: OSError at " in caplog.text
 
     @pytest.mark.rule("INI-4")
     def test_nothing_is_a_block_too(self) -> None:

@@ -143,13 +143,13 @@ class WorkerTests:
         assert "secret" not in caplog.text
 
     def test_the_exceptions_of_a_chunk_are_logged_once(self, caplog) -> None:
-        """Many rows that fail of one fault make one warning, with the first traceback."""
+        """Many rows that fail of one fault make one warning, with the first of them."""
         register_batch_processor("app", "op", broken)
         batches.submit("app", "op", range(5))
         drain(raise_errors=False)
         warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
-        assert [record.getMessage().split(": ")[1] for record in warnings] == ["5 rows failed by an exception."]
-        assert "ZeroDivisionError" in caplog.text
+        (said,) = [record.getMessage().split(": ")[1] for record in warnings]
+        assert said.startswith("5 rows failed by an exception, line 1 by ZeroDivisionError at tests.processors:")
 
     def test_debug_keeps_no_statements(self, settings, caplog) -> None:
         """With DEBUG on a worker warns, and clears Django's log of statements after each chunk."""

@@ -77,9 +77,9 @@ class AlyaPruneTests:
         with monkeypatch.context() as patched:
             patched.setattr(outputs, "remove", fail)
             ending = run("alya_prune", "--older-than", "90d", "--json")
-        assert (ending.code, ending.complaint) == (
-            1,
-            "The storage failed; records kept for the next time: 1. PermissionError: no deleting here",
+        assert ending.code == 1
+        assert ending.complaint.startswith(
+            f"The storage failed; records kept for the next time: 1. PermissionError at {__name__}:"
         )
         assert (ending.objects[0]["rows"], ending.objects[0]["kept"]) == (1_200, 1)
         assert run("alya_prune", "--older-than", "90d").code == 0
