@@ -10,6 +10,7 @@ from typing import Any
 from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
@@ -67,15 +68,10 @@ def register_checks() -> None:
 
 def check_settings(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Check the keys of ``ALYA``, the types and the ranges of their values."""
-    given = getattr(django_settings, "ALYA", {})
-    if not isinstance(given, dict):
-        return [
-            Error(
-                f"ALYA is a {type(given).__name__}, not a dict.",
-                hint="Write ALYA = {...}, or leave it out.",
-                id="alya_django.E009",
-            )
-        ]
+    try:
+        given = settings.given()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), hint="Write ALYA = {...}, or leave it out.", id="alya_django.E009")]
     found = [*_unknown_keys(given), *_wrong_values(given), *_wrong_callables(given), *_wrong_watch()]
     return found or list(_short_lives())
 
@@ -84,8 +80,8 @@ def check_aliases(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any)
     """Check that the cache and the storage that ``ALYA`` names exist."""
     found: list[CheckMessage] = []
     for key, setting, number in (("CACHE", "CACHES", 3), ("STORAGE", "STORAGES", 4)):
-        alias, aliases = getattr(settings, key), getattr(django_settings, setting)
-        if isinstance(alias, str) and alias not in aliases:
+        alias, aliases = _name(key), getattr(django_settings, setting)
+        if alias is not None and alias not in aliases:
             found.append(
                 Error(
                     f"ALYA[{key!r}] is {alias!r}, which is no alias in {setting}.",
@@ -98,12 +94,13 @@ def check_aliases(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any)
 
 def check_cache(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Check that a worker's news can reach the processes that ask."""
-    backend = django_settings.CACHES.get(settings.CACHE, {}).get("BACKEND", "")
+    alias = _name("CACHE")
+    backend = django_settings.CACHES.get(alias or "", {}).get("BACKEND", "")
     if not backend.endswith(".LocMemCache"):
         return []
     return [
         Warning(
-            f"ALYA['CACHE'] is {settings.CACHE!r}, a cache in the memory of each process.",
+            f"ALYA['CACHE'] is {alias!r}, a cache in the memory of each process.",
             hint="What one process caches the others do not see: answers stay right, but each asks the database for "
             "itself. Use a cache that all share, such as Redis.",
             id="alya_django.W001",
@@ -113,9 +110,13 @@ def check_cache(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -
 
 def check_storage(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Check how a storage on S3 would treat output files."""
-    if settings.STORAGE not in django_settings.STORAGES:
+    if _name("STORAGE") not in django_settings.STORAGES:
         return []
-    storage = outputs.storage()
+    try:
+        storage = outputs.storage()
+    except Exception as error:
+        # It is the project's, and may fail in any way.
+        return [_no_storage(error)]
     if not s3_streams.is_s3_storage(storage):
         return []
     return [*_public_files(storage), *_hungry_copies(storage)]
@@ -156,6 +157,15 @@ def check_database(
     version, level = tables.server()
     found = [] if version is None or version >= POSTGRESQL_MIN else [_too_old(tables.alias, version)]
     return found if level is None else [*found, *_isolation(tables.alias, level)]
+
+
+def _name(key: str) -> str | None:
+    """Return the text that a key of ``ALYA`` has; None where it has none, of which ``check_settings`` tells."""
+    try:
+        value = getattr(settings, key)
+    except ImproperlyConfigured:
+        return None
+    return value if isinstance(value, str) else None
 
 
 def _unknown_keys(given: dict[str, Any]) -> Iterator[CheckMessage]:
@@ -219,12 +229,15 @@ def _wrong_watched(text: str, wanted: str) -> CheckMessage:
 
 
 def _fault_of_callable(path: Any) -> str:
+    if not isinstance(path, str):
+        return "that is no dotted path"
     try:
         return "" if callable(import_string(path)) else "it cannot be called"
     except ImportError as error:
         return str(error)
-    except (AttributeError, TypeError, ValueError):
-        return "that is no dotted path"
+    except Exception as error:
+        # Its module is run, and may fail in any way.
+        return f"{type(error).__name__}: {error}"
 
 
 def _short_lives() -> Iterator[CheckMessage]:
@@ -235,6 +248,14 @@ def _short_lives() -> Iterator[CheckMessage]:
             hint="Make ALYA['WORKER_TTL_SECONDS'] at least three times ALYA['HEARTBEAT_SECONDS']: a beat may be late.",
             id="alya_django.E008",
         )
+
+
+def _no_storage(error: Exception) -> CheckMessage:
+    return Error(
+        f"ALYA['STORAGE'] is {settings.STORAGE!r}, which cannot be made: {type(error).__name__}: {error}",
+        hint=f"See what STORAGES[{settings.STORAGE!r}] has under BACKEND and OPTIONS.",
+        id="alya_django.E012",
+    )
 
 
 def _public_files(storage: Any) -> Iterator[CheckMessage]:

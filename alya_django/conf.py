@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
 
 DEFAULTS: dict[str, Any] = {
     "CACHE": "default",
@@ -49,7 +50,14 @@ class Settings:
     def __getattr__(self, name: str) -> Any:
         if name not in DEFAULTS:
             raise AttributeError(f"There is no setting ALYA[{name!r}].")
-        return getattr(django_settings, "ALYA", {}).get(name, DEFAULTS[name])
+        return self.given().get(name, DEFAULTS[name])
+
+    def given(self) -> dict[str, Any]:
+        """Return what the project has set; raise ImproperlyConfigured where that is no dict."""
+        given = getattr(django_settings, "ALYA", {})
+        if not isinstance(given, dict):
+            raise ImproperlyConfigured(f"ALYA is a {type(given).__name__}, not a dict.")
+        return given
 
 
 settings = Settings()

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+
 import pytest
 from boto3.s3.transfer import TransferConfig
-from django.core.checks import Error, Warning, run_checks
+from django.core.checks import CheckMessage, Error, Tags, Warning, run_checks
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.db import connection, connections
+from django.test import override_settings
+from hypothesis import example, given
+from hypothesis import settings as effort
+from hypothesis import strategies as st
 from psycopg import IsolationLevel
 
 from alya_django import checks
@@ -13,6 +21,31 @@ from alya_django.conf import DEFAULTS
 from tests.conftest import IS_SQLITE
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
+
+ODD = [object(), int, len, Path("/in"), Decimal("1.5"), timedelta(seconds=1), date(2026, 1, 1), 1j, b"\xff", range(3)]
+ODD += [10**400, -(10**400), "\ud800", "tests.", ".", "..", "a\0.b", "default\0"]
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(ODD)
+ANYTHING = st.recursive(
+    PLAIN,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.sets(st.integers() | st.text(max_size=3), max_size=3)
+        | st.dictionaries(st.sampled_from(["pattern", "type", ""]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+def all_found() -> list[CheckMessage]:
+    """Run all that Alya checks, before a deployment and with a database."""
+    tags = ["alya_django", Tags.database]
+    return run_checks(tags=tags, include_deployment_checks=True, databases=["default"])
+
+
+def assert_named(key: str, found: list[CheckMessage]) -> None:
+    """Fail where what keeps commands from starting does not say which key it is about."""
+    assert [str(message) for message in found if message.is_serious() and key not in str(message)] == []
 
 
 class SettingsTests:
@@ -80,11 +113,14 @@ class SettingsTests:
             ("tests.scopes.bank", "No module named 'tests.scopes'"),
             ("tests.settings.SECRET_KEY", "it cannot be called"),
             ("scope", "scope doesn't look like a module path"),
+            ("broken_scopes.scope", "ZeroDivisionError: division by zero"),
             (42, "that is no dotted path"),
         ],
     )
-    def test_e010_what_cannot_be_called(self, settings, value, fault) -> None:
+    def test_e010_what_cannot_be_called(self, settings, tmp_path, monkeypatch, value, fault) -> None:
         """A setting that names a function of the project names one that is there."""
+        tmp_path.joinpath("broken_scopes.py").write_text("1 / 0")
+        monkeypatch.syspath_prepend(tmp_path)
         settings.ALYA = {"ADMIN_SCOPE": value}
         (error,) = checks.check_settings()
         assert (error.msg, error.id) == (f"ALYA['ADMIN_SCOPE'] is {value!r}: {fault}.", "alya_django.E010")
@@ -122,6 +158,37 @@ class SettingsTests:
         assert checks.check_settings() == [
             Error("ALYA is a list, not a dict.", hint="Write ALYA = {...}, or leave it out.", id="alya_django.E009")
         ]
+
+
+@pytest.mark.rule("CHK-1")
+class WrongTypesTests:
+    @pytest.mark.parametrize(
+        "value", [None, [], {}, "\ud800", -1, float("nan"), object()], ids=lambda value: type(value).__name__
+    )
+    def test_no_key_ends_in_a_traceback(self, value) -> None:
+        """The ordinary mistakes, for every key."""
+        for key in DEFAULTS:
+            with override_settings(ALYA={key: value}):
+                assert_named(key, all_found())
+
+    @given(key=st.sampled_from(sorted(DEFAULTS)), value=ANYTHING)
+    @effort(max_examples=100, deadline=None)
+    def test_no_value_of_a_key_ends_in_a_traceback(self, key, value) -> None:
+        """And all others."""
+        with override_settings(ALYA={key: value}):
+            assert_named(key, all_found())
+
+    @given(value=ANYTHING | st.dictionaries(PLAIN.filter(lambda key: isinstance(key, str | int)), PLAIN, max_size=3))
+    @example(value=["CACHE"])
+    @example(value={1: 2, None: 3})
+    @effort(max_examples=40, deadline=None)
+    def test_no_value_of_alya_ends_in_a_traceback(self, value) -> None:
+        """What is no dict is said once; the keys of what is one are named."""
+        with override_settings(ALYA=value):
+            found = [message for message in all_found() if message.is_serious()]
+        wanted = ["alya_django.E001"] * len(value) if isinstance(value, dict) else ["alya_django.E009"]
+        assert [message.id for message in found] == wanted
+        assert all("ALYA" in str(message) for message in found)
 
 
 class AliasTests:
@@ -210,6 +277,25 @@ class StorageTests:
                 id="alya_django.W003",
             )
         ]
+
+    @pytest.mark.rule("CHK-1")
+    @pytest.mark.parametrize(
+        ("storage", "fault"),
+        [
+            ({"BACKEND": "nowhere.Storage"}, "InvalidStorageError: Could not find backend 'nowhere.Storage'"),
+            ({"OPTIONS": {}}, "KeyError: 'BACKEND'"),
+            ({"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"place": "x"}}, "TypeError: "),
+        ],
+    )
+    def test_e012_a_storage_that_cannot_be_made(self, settings, storage, fault) -> None:
+        """A slip in STORAGES is told as such."""
+        settings.STORAGES = {**settings.STORAGES, "default": storage}
+        (error,) = checks.check_storage()
+        assert error.msg.startswith(f"ALYA['STORAGE'] is 'default', which cannot be made: {fault}")
+        assert (error.id, error.hint) == (
+            "alya_django.E012",
+            "See what STORAGES['default'] has under BACKEND and OPTIONS.",
+        )
 
     def test_a_storage_as_it_should_be(self, settings) -> None:
         """Neither a local directory nor S3 with care is complained of, nor one that is not there."""
