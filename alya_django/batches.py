@@ -154,7 +154,7 @@ def result(batch_id: UUID | str) -> BatchResult:
 
     Source: Alya BatchDone.
     """
-    summary = lifecycle.read_summary(check_id(batch_id), Kind.BATCH, only_final=True)
+    summary = Batch.objects.primary().find(check_id(batch_id), Kind.BATCH).summary()
     rows = () if summary.try_later else tuple(iter_rows(batch_id))
     return BatchResult(rows=rows, **{field.name: getattr(summary, field.name) for field in fields(summary)})
 

@@ -143,10 +143,10 @@ def insert_rows(batch_id: UUID, rows: Iterable[JSON | BatchInput], *, last_line:
     return total
 
 
-def read_summary(batch_id: UUID, kind: Kind, *, only_final: bool = False) -> Summary:
-    """Return a batch's summary, from the cache if it is there and, with ``only_final``, is final."""
+def read_summary(batch_id: UUID, kind: Kind) -> Summary:
+    """Return a batch's summary to be shown, from the cache if it is there."""
     summary = status_cache.load(batch_id)
-    if summary is None or summary.kind is not kind or (only_final and summary.try_later):
+    if summary is None or summary.kind is not kind:
         summary = Batch.objects.primary().find(batch_id, kind).summary()
         # Inside a transaction this may be what is never committed.
         if not database().has_open_transaction():

@@ -2,7 +2,8 @@
 The states of batches, and the answers of slow queries, in the project's Django cache.
 
 A copy, and best effort: whatever happens to the cache, the verbs answer from the database. Only readers of an
-unfinished batch depend on its age, which is a second at most.
+unfinished batch depend on its age, which is a second at most. It is for showing: nothing that is opened, allowed or
+decided may follow from it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from uuid import UUID
 
 from django.core.cache.backends.base import BaseCache
 
+from alya_django import cached_json
 from alya_django.answers import ErrorMessage, QueryAnswer, Summary
 from alya_django.best_effort import BestEffort
 from alya_django.conf import settings
@@ -23,7 +25,6 @@ from alya_django.validation import check_id
 
 logger = logging.getLogger("alya_django")
 Answer = TypeVar("Answer")
-Part = TypeVar("Part")
 
 UNFINISHED_SECONDS = 1
 FINAL_FACTOR = 100
@@ -99,16 +100,16 @@ def _load(batch_id: UUID, parts: list[str], read: Callable[[dict[str, Any]], Ans
 
 
 def _entries(batch_id: UUID, summary: Summary, answer: QueryAnswer | None = None) -> dict[str, str]:
-    entries = {
-        _key(batch_id, "STATUS"): summary.status.value,
-        _key(batch_id, "SUMMARY"): _from_summary(summary),
-    }
+    """Return what is cached of a batch by its keys, without what is too long for that."""
+    entries = {"STATUS": summary.status.value, "SUMMARY": _from_summary(summary)}
     if answer is not None:
-        entries[_key(batch_id, "OUTFILES")] = json.dumps(dict(answer.output_files))
-        result = _from_result(answer)
-        if len(result) <= RESULT_CHARS_MAX:
-            entries[_key(batch_id, "RESULT")] = result
-    return entries
+        entries["OUTFILES"] = json.dumps(dict(answer.output_files))
+        entries["RESULT"] = _from_result(answer)
+    return {_key(batch_id, part): text for part, text in entries.items() if len(text) <= _chars_max(part)}
+
+
+def _chars_max(part: str) -> int:
+    return RESULT_CHARS_MAX if part == "RESULT" else cached_json.CHARS_MAX
 
 
 def _from_summary(summary: Summary) -> str:
@@ -128,18 +129,18 @@ def _from_summary(summary: Summary) -> str:
     )
 
 
-def _to_summary(text: str) -> Summary:
-    stored = json.loads(text)
+def _to_summary(text: object) -> Summary:
+    stored = cached_json.read(text)
     return Summary(
         status=Status(stored["status"]),
         kind=Kind(stored["kind"]),
-        nrows=_checked(int, stored["nrows"]),
-        nsuccess=_checked(int, stored["nsuccess"]),
-        nfailed=_checked(int, stored["nfailed"]),
-        naborted=_checked(int, stored["naborted"]),
-        held=_checked(bool, stored["held"]),
-        totals_mismatch=_checked(str, stored["totalsMismatch"]),
-        output_files=_checked_files(stored["outputFiles"]),
+        nrows=cached_json.count(stored["nrows"]),
+        nsuccess=cached_json.count(stored["nsuccess"]),
+        nfailed=cached_json.count(stored["nfailed"]),
+        naborted=cached_json.count(stored["naborted"]),
+        held=cached_json.part(bool, stored["held"]),
+        totals_mismatch=cached_json.part(str, stored["totalsMismatch"]),
+        output_files=cached_json.texts(stored["outputFiles"]),
         parent=UUID(stored["parent"]) if stored["parent"] else None,
     )
 
@@ -148,24 +149,14 @@ def _from_result(answer: QueryAnswer) -> str:
     return json.dumps({"result": answer.result, "messages": [message.as_json() for message in answer.messages]})
 
 
-def _to_answer(texts: Mapping[str, str]) -> QueryAnswer | None:
+def _to_answer(texts: Mapping[str, Any]) -> QueryAnswer | None:
     status = Status(texts["STATUS"])
     if not status.is_final:
         return None
-    stored = json.loads(texts["RESULT"])
+    stored = cached_json.read(texts["RESULT"])
     return QueryAnswer(
         status=status,
         result=stored["result"],
-        messages=tuple(map(ErrorMessage.from_json, _checked(list, stored["messages"]))),
-        output_files=_checked_files(json.loads(texts["OUTFILES"])),
+        messages=tuple(map(ErrorMessage.from_json, cached_json.part(list, stored["messages"]))),
+        output_files=cached_json.texts(cached_json.read(texts["OUTFILES"])),
     )
-
-
-def _checked(kind: type[Part], value: object) -> Part:
-    if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
-    return value
-
-
-def _checked_files(value: object) -> dict[str, str]:
-    return {name: _checked(str, stored) for name, stored in _checked(dict, value).items()}

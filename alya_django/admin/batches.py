@@ -273,7 +273,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         """Answer what the pages poll."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        return live.answer(request)
+        return live.answer(request.GET.get("ids", ""), self.get_queryset(request))
 
     def act_view(self, act: Act, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask before an act, and carry it out."""

@@ -13,7 +13,7 @@ from django.core.cache.backends.base import BaseCache
 from django.db.models import Max, OuterRef, Subquery, Sum
 from django.db.models.functions import Now
 
-from alya_django import status_cache
+from alya_django import cached_json, status_cache
 from alya_django.conf import settings
 from alya_django.models import Batch, BatchProgress
 from alya_django.status import PENDING, Kind, Status
@@ -24,6 +24,7 @@ SAMPLE_SECONDS = 5
 SPAN_SECONDS = 10
 GUESS_AFTER_SECONDS = 30
 STALLED_BEATS = 3
+PASSED_SECONDS_MIN = 0.001
 
 Sample = tuple[float, int]
 """When it was looked, in seconds since 1970 by the database's clock, and how many rows had ended by then."""
@@ -32,13 +33,11 @@ Sample = tuple[float, int]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """
-    A batch in figures, at one moment. Times are seconds since 1970 by the database's clock.
-
-    ``app`` decides who sees it: of Alya's own slow queries it is that of the batch that they are about.
+    A batch in figures, at one moment, to be shown: who may see it, and what may be done to it, is for the database to
+    say. Times are seconds since 1970 by the database's clock.
     """
 
     id: str
-    app: str
     kind: str
     status: str
     nrows: int
@@ -144,7 +143,6 @@ def seconds(at: datetime) -> float:
 def _of_finished(batch: Batch, done_at: datetime) -> Figures:
     return Figures(
         id=str(batch.pk),
-        app=batch.app,
         kind=batch.kind,
         status=batch.status,
         nrows=batch.nrows,
@@ -171,7 +169,7 @@ def _load(ids: list[UUID]) -> tuple[dict[UUID, Figures], dict[UUID, Figures]]:
     """Return what the cache has that is fresh, or that another is just about to renew; and what it has at all."""
     cached: dict[UUID, Figures] = {}
     for batch_id, text in (status_cache.access(settings.CACHE, lambda cache: _texts(cache, ids)) or {}).items():
-        figures = _from_text(text)
+        figures = _from_text(batch_id, text)
         if figures is not None:
             cached[batch_id] = figures
     return {key: value for key, value in cached.items() if value.is_final or not _take_turn(key)}, cached
@@ -188,14 +186,30 @@ def _take_turn(batch_id: UUID) -> bool:
     return taken is not False
 
 
-def _from_text(text: Any) -> Figures | None:
+def _from_text(batch_id: UUID, text: object) -> Figures | None:
     """Return figures from the cache; None if what stands there is none, as another version may have left it."""
     try:
-        stored = json.loads(text)
-        samples = tuple((float(at), int(ended)) for at, ended in stored["samples"])
-        return Figures(**{**stored, "status": Status(stored["status"]).value, "samples": samples})
+        stored = cached_json.read(text)
+        return Figures(
+            id=str(batch_id),
+            kind=Kind(stored["kind"]).value,
+            status=Status(stored["status"]).value,
+            nrows=cached_json.count(stored["nrows"]),
+            nsuccess=cached_json.count(stored["nsuccess"]),
+            nfailed=cached_json.count(stored["nfailed"]),
+            naborted=cached_json.count(stored["naborted"]),
+            held=cached_json.part(bool, stored["held"]),
+            read_at=cached_json.moment(stored["read_at"]),
+            started_at=_moment(stored["started_at"]),
+            moved_at=_moment(stored["moved_at"]),
+            samples=tuple((cached_json.moment(at), cached_json.count(ended)) for at, ended in stored["samples"]),
+        )
     except Exception:
         return None
+
+
+def _moment(value: object) -> float | None:
+    return None if value is None else cached_json.moment(value)
 
 
 def _ask(ids: list[UUID], earlier: Mapping[UUID, Figures]) -> dict[UUID, Figures]:
@@ -210,8 +224,6 @@ def _ask(ids: list[UUID], earlier: Mapping[UUID, Figures]) -> dict[UUID, Figures
     )
     names = (
         "id",
-        "app",
-        "parent__app",
         "kind",
         "status",
         "nrows",
@@ -230,7 +242,6 @@ def _figures(row: dict[str, Any], earlier: Figures | None) -> Figures:
     now = seconds(row["now"])
     return Figures(
         id=str(row["id"]),
-        app=row["parent__app"] or row["app"],
         kind=row["kind"],
         status=row["status"],
         nrows=row["nrows"],
@@ -268,4 +279,4 @@ def _store(fresh: Mapping[UUID, Figures]) -> None:
 
 def _rate(first: Sample, last: Sample) -> float:
     passed = last[0] - first[0]
-    return (last[1] - first[1]) / passed if passed > 0 else 0.0
+    return (last[1] - first[1]) / passed if passed >= PASSED_SECONDS_MIN else 0.0

@@ -34,15 +34,14 @@ STATES: dict[str, StrPromise] = {
 class Loading:
     """How far an upload is, in figures; ``read`` is None where nobody knows."""
 
-    app: str
     token: str
     state: str
     size: int
     read: int | None = None
 
     @classmethod
-    def of(cls, upload: Upload, app: str) -> Loading:
-        return cls(app, str(upload.token), state(upload), upload.file.size, upload.position)
+    def of(cls, upload: Upload) -> Loading:
+        return cls(str(upload.token), state(upload), upload.file.size, upload.position)
 
     @property
     def is_moving(self) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -20,7 +18,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
-from alya_django import slow_queries, status_cache
+from alya_django import slow_queries
 from alya_django.admin import audit, masking, permissions, report, upload_words, words
 from alya_django.admin.confirm import ReasonForm
 from alya_django.admin.preview_table import table
@@ -38,7 +36,6 @@ if TYPE_CHECKING:
     from alya_django.admin.batches import BatchAdmin
 
 VIEW_FILES = "view_batchfile"
-FRESH_SECONDS = 1
 
 
 def types(request: HttpRequest) -> list[FileChecker]:
@@ -172,7 +169,7 @@ def _app(upload: Upload) -> str:
 
 def _show(pages: BatchAdmin, request: HttpRequest, upload: Upload, form: ReasonForm | None = None) -> TemplateResponse:
     """Show what is in a file, how far it is loaded, or what became of it."""
-    loading = Loading.of(upload, _app(upload))
+    loading = Loading.of(upload)
     return _render(
         pages,
         request,
@@ -279,37 +276,17 @@ def _discard(pages: BatchAdmin, request: HttpRequest, upload: Upload) -> HttpRes
 def _progress(request: HttpRequest) -> JsonResponse:
     """Answer what the page of an upload polls, in the form in which batches answer."""
     permissions.demand(request, permissions.SUBMIT)
-    loading = _loading(request.GET.get("ids", ""))
-    if loading is None or not permissions.sees_app(request, loading.app):
+    upload = _asked_for(request)
+    if upload is None or not permissions.sees_app(request, _app(upload)):
         return JsonResponse({"batches": {}})
-    return JsonResponse({"batches": {loading.token: loading.as_json()}})
+    return JsonResponse({"batches": {str(upload.token): Loading.of(upload).as_json()}})
 
 
-def _loading(given: str) -> Loading | None:
-    """Return how far an upload is, as it was a second ago at most."""
+def _asked_for(request: HttpRequest) -> Upload | None:
     try:
-        token = check_id(given)
+        return uploads.find(check_id(request.GET.get("ids", "")))
     except InvalidInput:
         return None
-    key = f"ALYA_{{{token}}}_UPLOAD"
-    return _from_text(status_cache.access(settings.CACHE, lambda cache: cache.get(key))) or _read_loading(token, key)
-
-
-def _from_text(text: Any) -> Loading | None:
-    """Return what the cache has; None if that is nothing, or not what this version would have left there."""
-    try:
-        return Loading(**json.loads(text))
-    except (TypeError, ValueError):
-        return None
-
-
-def _read_loading(token: UUID, key: str) -> Loading | None:
-    upload = uploads.find(token)
-    if upload is None:
-        return None
-    loading = Loading.of(upload, _app(upload))
-    status_cache.access(settings.CACHE, lambda cache: cache.set(key, json.dumps(asdict(loading)), FRESH_SECONDS))
-    return loading
 
 
 def _name_of(request: HttpRequest) -> str:

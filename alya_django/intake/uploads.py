@@ -77,7 +77,7 @@ class Upload:
     def position(self) -> int | None:
         """How many bytes of it the worker has read, about a second ago; None where nobody knows."""
         read = status_cache.access(settings.CACHE, lambda cache: cache.get(_position_key(self.file.pk)))
-        return read if isinstance(read, int) else None
+        return min(max(read, 0), self.file.size) if isinstance(read, int) else None
 
 
 def token_of(file: BatchFile) -> UUID | None:

@@ -26,7 +26,6 @@ def running(**values: Any) -> Figures:
     return Figures(
         **{
             "id": str(uuid4()),
-            "app": "bank",
             "kind": Kind.BATCH,
             "status": Status.IN_PROGRESS,
             "nrows": 10_000,
