@@ -11,6 +11,7 @@ import re
 import sysconfig
 from collections.abc import Sequence
 from errno import errorcode
+from itertools import islice
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType
@@ -18,6 +19,7 @@ from typing import Any
 
 from django.apps import apps
 
+from alya_django import faults
 from alya_django.conf import settings
 
 CHAIN_MAX = 10
@@ -35,28 +37,18 @@ def of_error(error: BaseException) -> str:
 
     The place is the last in the project's code; where there is none, the last in Alya's.
     """
-    chain = _chain(error)
+    chain = list(islice(faults.chain(error, with_suppressed=False), CHAIN_MAX))
     said = " from ".join(map(_name, chain))
     place = _place(chain)
     if place is not None:
         frame, line = place
         said += f" at {frame.f_globals.get('__name__', '?')}:{line} in {frame.f_code.co_qualname}"
-    return f"{said}: {_text(error)}" if settings.LOG_PAYLOADS else said
+    return f"{said}: {faults.text_of(error)}" if settings.LOG_PAYLOADS else said
 
 
 def traceback_of(error: BaseException) -> BaseException | None:
     """Return an exception as ``exc_info``, to have its traceback logged; None where it is not to be."""
     return error if settings.LOG_PAYLOADS else None
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """Return an exception, the one that it comes from, and so on; some libraries close the chain to a ring."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and len(chain) < CHAIN_MAX and not any(link is known for known in chain):
-        chain.append(link)
-        link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    return chain
 
 
 def _name(error: BaseException) -> str:
@@ -66,14 +58,24 @@ def _name(error: BaseException) -> str:
 
 def _code(error: BaseException) -> str:
     """Return by which code the system that has failed knows an exception, if by any: a code quotes nothing."""
-    response: Any = getattr(error, "response", None)
+    response = _attribute(error, "response")
+    fault = response.get("Error") if isinstance(response, dict) else None
     codes = (
         errorcode.get(error.errno or 0) if isinstance(error, OSError) else None,
-        getattr(error, "sqlstate", None),
-        getattr(error, "sqlite_errorname", None),
-        response.get("Error", {}).get("Code") if isinstance(response, dict) else None,
+        _attribute(error, "sqlstate"),
+        _attribute(error, "sqlite_errorname"),
+        fault.get("Code") if isinstance(fault, dict) else None,
     )
     return next((code for code in codes if isinstance(code, str) and CODE.fullmatch(code)), "")
+
+
+def _attribute(error: BaseException, name: str) -> Any:
+    """Return what an exception has under a name, None where asking for it fails: it may be of anybody's making."""
+    try:
+        return getattr(error, name, None)
+    except BaseException as fault:
+        faults.spare_ctrl_c(fault)
+        return None
 
 
 def _words_of_driver(error: BaseException) -> str:
@@ -85,14 +87,7 @@ def _words_of_driver(error: BaseException) -> str:
     is_operational = any(
         (base.__module__, base.__name__) == ("psycopg", "OperationalError") for base in type(error).mro()
     )
-    return _text(error).partition("\n")[0] if is_operational else ""
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return ""
+    return faults.text_of(error).partition("\n")[0] if is_operational else ""
 
 
 def _place(chain: Sequence[BaseException]) -> Place | None:

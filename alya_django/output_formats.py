@@ -10,6 +10,7 @@ from typing import Any
 
 from alya_django.answers import BatchDetails
 from alya_django.exceptions import FormatFailed
+from alya_django.faults import describe, spare_ctrl_c
 
 Amount = Callable[[str], Decimal | int | str]
 """What reads an amount in the text that a row has added."""
@@ -110,8 +111,9 @@ class Frame:
         try:
             for name, amount in self.form.amounts(text).items():
                 self._sums[name] += amount
-        except Exception as error:
-            raise FormatFailed(f"The amounts of an output file could not be read: {error!r}") from error
+        except BaseException as error:
+            spare_ctrl_c(error)
+            raise FormatFailed(f"The amounts of an output file could not be read: {describe(error)}") from error
 
 
 def _decimal(name: str, amount: Any) -> Decimal:
@@ -127,6 +129,7 @@ def _text(what: str, make: Callable[[], str]) -> str:
     try:
         text = make()
         text.encode()
-    except Exception as error:
-        raise FormatFailed(f"The {what} of an output file could not be made: {error!r}") from error
+    except BaseException as error:
+        spare_ctrl_c(error)
+        raise FormatFailed(f"The {what} of an output file could not be made: {describe(error)}") from error
     return text

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import mimetypes
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from tempfile import TemporaryFile
 from typing import Any
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from django.core.files.storage import Storage, storages
 from alya_django import log_words, s3_streams
 from alya_django.answers import OutputFile
 from alya_django.conf import settings
+from alya_django.faults import describe, spare_ctrl_c
 
 logger = logging.getLogger("alya_django")
 
@@ -76,7 +78,8 @@ def save_given(batch_id: UUID, attempt: UUID, logical_name: str, file: File[Any]
         return OutputFile(object_name=file, size=None, content_type=kind, checksum="")
     with TemporaryFile() as spool:
         # What can be read once only is spooled: it is read to be measured, and again to be saved.
-        source = file if file.seekable() else File(spool)
+        with _blaming_processor(file):
+            source = file if file.seekable() else File(spool)
         digest, size = hashlib.sha256(), 0
         for piece in _read(file):
             content = piece.encode() if isinstance(piece, str) else piece
@@ -149,11 +152,24 @@ def delete_other_attempts(batch_id: UUID, attempt: UUID) -> None:
 
 
 def _read(file: File[Any]) -> Iterator[Any]:
+    with _blaming_processor(file):
+        pieces = iter(file.chunks())
+    while True:
+        with _blaming_processor(file):
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield piece
+
+
+@contextmanager
+def _blaming_processor(file: File[Any]) -> Iterator[None]:
+    """Tell a file that cannot be read from a storage that fails: to wait would not help."""
     try:
-        yield from file.chunks()
-    except OSError as error:
-        # The processor's fault, not the storage's: to wait would not help.
-        raise Unreadable(f"{file.name} cannot be read: {error}") from error
+        yield
+    except BaseException as error:
+        spare_ctrl_c(error)
+        raise Unreadable(f"{file.name} cannot be read: {describe(error)}") from error
 
 
 def _delete_attempts(batch_id: UUID, is_chosen: Callable[[str], bool]) -> None:

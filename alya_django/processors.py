@@ -16,6 +16,8 @@ from alya_django.output_formats import OutputFormat
 from alya_django.status import Status
 from alya_django.validation import JSON
 
+DELAY_SECONDS_MAX = 366 * 24 * 3_600
+
 
 @dataclass(frozen=True, slots=True)
 class BatchInput:
@@ -71,15 +73,20 @@ class RetryLater(AlyaError):
     """
     Raise it to put the row off: it is processed again after ``delay`` seconds.
 
-    Without a delay it waits for RETRY_SECONDS, twice as long each further time. A row that was put off, or lost its
-    worker, ``max_attempts`` times fails instead.
+    A delay is a year at most. Without one the row waits for RETRY_SECONDS, twice as long each further time. A row that
+    was put off, or lost its worker, ``max_attempts`` times fails instead.
     """
 
     def __init__(self, delay: float | None = None) -> None:
-        if delay is not None and not (isinstance(delay, int | float) and 0 <= delay < float("inf")):
-            raise ValueError(f"RetryLater waits for a number of seconds, not {delay!r}.")
-        self.delay = delay
+        self.delay = None if delay is None else check_delay(delay)
         super().__init__("The row was put off.")
+
+
+def check_delay(delay: Any) -> float:
+    """Return the seconds that a row is to wait; raise ValueError for what no row can wait for."""
+    if not (isinstance(delay, int | float) and 0 <= delay <= DELAY_SECONDS_MAX):
+        raise ValueError(f"RetryLater waits for a number of seconds, a year at most, not {delay!r}.")
+    return float(delay)
 
 
 @dataclass(frozen=True, slots=True)

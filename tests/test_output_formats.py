@@ -108,12 +108,12 @@ class FrameTests:
     @pytest.mark.parametrize(
         ("form", "fault"),
         [
-            ({"header": lambda details: 5}, "The header of an output file could not be made: AttributeError("),
+            ({"header": lambda details: 5}, "The header of an output file could not be made: AttributeError:"),
             ({"header": lambda details: "\ud800"}, "The header of an output file could not be made: UnicodeEncodeErr"),
-            ({"trailer": lambda totals: 1 / 0}, "The trailer of an output file could not be made: ZeroDivisionError("),
+            ({"trailer": lambda totals: 1 / 0}, "The trailer of an output file could not be made: ZeroDivisionError:"),
             (
                 {"trailer": str, "sums": {"n": lambda text: text}},
-                "The amounts of an output file could not be read: InvalidOperation(",
+                "The amounts of an output file could not be read: InvalidOperation:",
             ),
         ],
     )

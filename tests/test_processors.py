@@ -61,10 +61,13 @@ class ProcessorTests:
 
 
 class RetryLaterTests:
-    @pytest.mark.parametrize("delay", [-1, float("inf"), "1 s"])
+    @pytest.mark.rule("LAT-3")
+    @pytest.mark.parametrize("delay", [-1, float("inf"), float("nan"), 1e9, "1 s"])
     def test_refuses_a_delay_that_is_none(self, delay):
         """A row cannot wait for less than nothing, or for ever."""
-        with pytest.raises(ValueError, match="RetryLater waits for a number of seconds, not") as caught:
+        with pytest.raises(
+            ValueError, match="RetryLater waits for a number of seconds, a year at most, not"
+        ) as caught:
             RetryLater(delay)
         assert repr(delay) in str(caught.value)
 

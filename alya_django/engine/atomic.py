@@ -18,6 +18,7 @@ from alya_django.engine.finish import Finisher
 from alya_django.engine.pace import Pace
 from alya_django.engine.process import Processed, raised, to_record
 from alya_django.engine.record import Recorder
+from alya_django.faults import chain
 from alya_django.models import BatchRow
 from alya_django.registry import Registration
 
@@ -208,11 +209,9 @@ class Atomic:
 
     def _raise_refusal(self, processed: Processed) -> None:
         """Raise the database's refusal that a row met, if that is what made it fail."""
-        error: BaseException | None = processed.error
-        while error is not None:
+        for error in () if processed.error is None else chain(processed.error):
             if self._store.is_refusal(error):
                 raise error
-            error = error.__cause__ or error.__context__
 
     def _bear(self, chunk: Chunk, error: DatabaseError, refusals: int) -> None:
         """Take a refusal for what it is: others want the same rows just now."""

@@ -133,18 +133,25 @@ class ChunkRunner:
     def _in_flushes(self, rows: Iterator[Processed]) -> Iterator[tuple[list[Processed], float]]:
         """Yield the processed rows in what is to be recorded together, with the seconds it took."""
         done: list[Processed] = []
+        failure: BaseException | None = None
         chars, flush_seconds = 0, settings.FLUSH_SECONDS
         started = time.monotonic()
-        for processed in rows:
-            done.append(processed)
-            chars += len(processed.ending.result or "") + len(processed.ending.output_lines or "")
-            seconds = time.monotonic() - started
-            if seconds >= flush_seconds or chars >= FLUSH_CHARS:
-                yield done, seconds
-                done, chars = [], 0
-                started = time.monotonic()
+        try:
+            for processed in rows:
+                done.append(processed)
+                chars += len(processed.ending.result or "") + len(processed.ending.output_lines or "")
+                seconds = time.monotonic() - started
+                if seconds >= flush_seconds or chars >= FLUSH_CHARS:
+                    yield done, seconds
+                    done, chars = [], 0
+                    started = time.monotonic()
+        except (Exception, KeyboardInterrupt) as error:
+            failure = error
+        # Recorded whatever has happened: nobody is to do again what was done.
         if done:
             yield done, time.monotonic() - started
+        if failure is not None:
+            raise failure
 
     def _goes_on(self) -> bool:
         return self._holds_claim and not self._is_stopping()

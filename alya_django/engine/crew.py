@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from asyncio import TaskGroup
+from asyncio import TaskGroup, create_task
+from asyncio import wait as wait_in_loop
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from asgiref.sync import async_to_sync
 from django.db import connections
@@ -19,6 +20,7 @@ from alya_django.engine.init_blocks import InitBlocks
 from alya_django.engine.process import Processed, Processing
 from alya_django.models import database
 
+Answer = TypeVar("Answer")
 Put = Callable[[Processed | None], None]
 Work = Callable[["Processing", "Rows", Any, int, Put], None]
 
@@ -140,11 +142,17 @@ def _run_rows(processing: Processing, rows: Rows, init_block: Any, slot: int, pu
 def _run_coroutines(processing: Processing, rows: Rows, init_block: Any, slot: int, put: Put) -> None:
     """Run as many rows at once as the op wants, on an event loop of this thread."""
     registration = processing.chunk.registration
-    call = registration.raw_method
+    begin = partial(processing.arun, call=registration.raw_method, init_block=init_block)
+    in_hand: dict[int, ClaimedRow] = {}
 
     async def run_rows(slot: int) -> None:
         for claimed in rows:
-            put(await processing.arun(claimed, call, init_block, slot))
+            in_hand[slot] = claimed
+            # A task of its own, which the row may cancel.
+            task = create_task(begin(claimed, slot=slot))
+            await wait_in_loop((task,))
+            put(task.result())
+            del in_hand[slot]
 
     async def run_all() -> None:
         async with TaskGroup() as group:
@@ -152,4 +160,20 @@ def _run_coroutines(processing: Processing, rows: Rows, init_block: Any, slot: i
                 group.create_task(run_rows(slot + number))
 
     # Whatever the coroutines ask of the database, Django asks in this thread.
-    async_to_sync(run_all)()
+    while isinstance(fault := _outcome(async_to_sync(run_all)), BaseException):
+        if not in_hand:
+            raise fault
+        # sys.exit() in a task that a row has begun ends the loop, and nobody knows whose it was: what was in hand is
+        # run again, each row on a loop of its own.
+        for slot_of_row, claimed in in_hand.items():
+            outcome = _outcome(partial(async_to_sync(begin), claimed, slot=slot_of_row))
+            put(outcome if isinstance(outcome, Processed) else processing.faulty(claimed, outcome))
+        in_hand.clear()
+
+
+def _outcome(run: Callable[[], Answer]) -> Answer | BaseException:
+    """Run an event loop and return what comes of it, also an exception that has ended the loop itself."""
+    try:
+        return run()
+    except BaseException as error:
+        return error

@@ -14,6 +14,7 @@ from django.db.models.functions import Now
 from alya_django import lifecycle, log_words
 from alya_django.db import Database
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
+from alya_django.faults import spare_ctrl_c
 from alya_django.models import Batch
 from alya_django.querysets import BatchQuerySet
 from alya_django.registry import Registration, registry
@@ -87,7 +88,8 @@ class Deliverer:
         """Call ``mark_done`` and return its traceback, empty if all went well."""
         try:
             self._store.guarded(registration.mark_done)(batch.details(init_block=block))
-        except Exception as error:
+        except BaseException as error:
+            spare_ctrl_c(error)
             said = log_words.of_error(error)
             logger.error("mark_done of %s failed: %s", batch.pk, said, exc_info=log_words.traceback_of(error))
             self._on_error(error)

@@ -9,7 +9,7 @@ from typing import Any
 
 from alya_django import log_words
 from alya_django.conf import settings
-from alya_django.engine.process import describe
+from alya_django.faults import describe, spare_ctrl_c
 from alya_django.models import database
 from alya_django.registry import registry
 
@@ -21,7 +21,7 @@ BACK_OFF_SECONDS_MAX = 60.0
 class InitFailed(Exception):
     """An app's initializer raised; ``is_hopeless`` once it has done so for CONFIG_FAILURE_SECONDS."""
 
-    def __init__(self, app: str, cause: Exception, *, delay: float, is_hopeless: bool) -> None:
+    def __init__(self, app: str, cause: BaseException, *, delay: float, is_hopeless: bool) -> None:
         self.cause = cause
         self.delay = delay
         self.is_hopeless = is_hopeless
@@ -62,7 +62,8 @@ class InitBlocks:
         if app not in self._blocks:
             try:
                 self._blocks[app] = database().guarded(registry.make_init_block)(app)
-            except Exception as error:
+            except BaseException as error:
+                spare_ctrl_c(error)
                 raise self._failed(app, error) from error
             self._failing.pop(app, None)
         return self._blocks[app]
@@ -77,13 +78,14 @@ class InitBlocks:
         try:
             if hasattr(block, "close"):
                 block.close()
-        except Exception as error:
+        except BaseException as error:
+            spare_ctrl_c(error)
             said = log_words.of_error(error)
             logger.error(
                 "The init block of app %s could not be closed: %s", app, said, exc_info=log_words.traceback_of(error)
             )
 
-    def _failed(self, app: str, error: Exception) -> InitFailed:
+    def _failed(self, app: str, error: BaseException) -> InitFailed:
         now = time.monotonic()
         failing = self._failing.setdefault(app, _Failing(since=now, delay=0.5, retry_at=now))
         failing.delay = min(failing.delay * 2, BACK_OFF_SECONDS_MAX)
@@ -95,5 +97,6 @@ class InitBlocks:
 def _is_alive(block: Any) -> bool:
     try:
         return bool(block.is_alive()) if hasattr(block, "is_alive") else True
-    except Exception:
+    except BaseException as error:
+        spare_ctrl_c(error)
         return False

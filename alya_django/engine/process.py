@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import time
-from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
@@ -18,9 +17,10 @@ from alya_django.conf import settings
 from alya_django.db import RowEnding
 from alya_django.engine.claim import Chunk, ClaimedRow
 from alya_django.engine.watch import NO_WATCH, NoWatch
+from alya_django.faults import chain, describe, let_go, spare_ctrl_c
 from alya_django.models import Batch, database
 from alya_django.output_formats import OutputFormat, format_of
-from alya_django.processors import QueryResult, RetryLater, Row, RowFailed, RowResult
+from alya_django.processors import QueryResult, RetryLater, Row, RowFailed, RowResult, check_delay
 from alya_django.status import Kind, Status
 from alya_django.validation import encode_json
 
@@ -28,8 +28,6 @@ ABORT_ASKED_EVERY_SECONDS = 1.0
 RETRY_JITTER = 0.2
 RETRY_DOUBLINGS_MAX = 20
 RETRY_SECONDS_MAX = 3_600.0
-# Whatever ends user code but the end of the process itself: sys.exit() in a row ends the row.
-FAULTS = (Exception, CancelledError, SystemExit)
 MESSAGE_CHARS_MAX = 2_000
 # Nothing comes before or behind the JSON that a database returns: what else json.loads looks for is not there.
 decode = json.JSONDecoder().raw_decode
@@ -68,8 +66,9 @@ class Processing:
     """
     The processing of one chunk: rows are made of what was claimed, and endings of what becomes of them.
 
-    An exception fails its row alone, or puts it off. ``logical_names`` are the output files that the batch has so
-    far; new ones are added to it. Several threads may run rows of one chunk, each in a slot of its own.
+    An exception, whichever it is, fails its row alone, or puts it off. ``logical_names`` are the output files that
+    the batch has so far; new ones are added to it. Several threads may run rows of one chunk, each in a slot of its
+    own.
     """
 
     def __init__(self, chunk: Chunk, logical_names: set[str], watch: NoWatch = NO_WATCH) -> None:
@@ -85,14 +84,13 @@ class Processing:
         self._make_row = partial(Row, batch_id=batch.pk, app=batch.app, op=batch.op, is_aborted=_abort_probe(batch))
         # Rows put off together come back together: one chunk again.
         self._jitter = random.uniform(1 - RETRY_JITTER, 1 + RETRY_JITTER)
+        self._has_faults = False
 
     def run(self, claimed: ClaimedRow, call: Callable[[Row], Any], init_block: Any, slot: int = 0) -> Processed:
         """Run one row by the call that processes it."""
         try:
             return self._ended(claimed, call(self._begun(claimed, init_block, slot)))
-        except MemoryError:
-            raise
-        except FAULTS as error:
+        except BaseException as error:
             return self.faulty(claimed, error)
         finally:
             self._end(slot)
@@ -103,17 +101,22 @@ class Processing:
         """Run one row by a coroutine."""
         try:
             return self._ended(claimed, await call(self._begun(claimed, init_block, slot)))
-        except MemoryError:
-            raise
-        except FAULTS as error:
+        except BaseException as error:
             return self.faulty(claimed, error)
         finally:
             self._end(slot)
 
     def faulty(self, claimed: ClaimedRow, error: BaseException) -> Processed:
         """Return what an exception makes of a row: a failure, or another attempt later."""
-        if isinstance(error, (RetryLater, *self._options.retry_on)) and claimed.strikes + 1 < self._options.attempts:
-            return Processed(RowEnding(claimed.id, Status.QUEUED, None, None, None), delay=self._delay(claimed, error))
+        spare_ctrl_c(error)
+        self._let_go(error)
+        try:
+            if self._puts_off(claimed, error):
+                ending = RowEnding(claimed.id, Status.QUEUED, None, None, None)
+                return Processed(ending, delay=self._delay(claimed, error))
+        except Exception as fault:
+            # A class of the project's that begins without what the class above it has.
+            error = fault
         return raised(claimed.id, error)
 
     def _begun(self, claimed: ClaimedRow, init_block: Any, slot: int) -> Row:
@@ -138,9 +141,23 @@ class Processing:
     def _ended(self, claimed: ClaimedRow, returned: Any) -> Processed:
         return _ended(claimed.id, self._kind, returned, self._logical_names, self._options.output_formats)
 
+    def _let_go(self, error: BaseException) -> None:
+        """
+        Keep no row's memory: only what the first fault had in hand is kept, for whoever looks into it.
+
+        Where memory has run out the next row would not have any.
+        """
+        if self._has_faults or any(isinstance(link, MemoryError) for link in chain(error)):
+            let_go(error)
+        self._has_faults = True
+
+    def _puts_off(self, claimed: ClaimedRow, error: BaseException) -> bool:
+        asks = isinstance(error, (RetryLater, *self._options.retry_on))
+        return asks and claimed.strikes + 1 < self._options.attempts
+
     def _delay(self, claimed: ClaimedRow, error: BaseException) -> float:
         if isinstance(error, RetryLater) and error.delay is not None:
-            return float(error.delay)
+            return check_delay(error.delay)
         seconds: float = settings.RETRY_SECONDS * 2.0 ** min(claimed.strikes, RETRY_DOUBLINGS_MAX)
         return min(seconds * self._jitter, RETRY_SECONDS_MAX)
 
@@ -173,18 +190,11 @@ def raised(row_id: int, error: BaseException) -> Processed:
     if isinstance(error, RowFailed):
         try:
             return Processed(RowEnding(row_id, Status.FAILED, None, _messages(error.messages), None))
-        except Exception as fault:
+        except BaseException as fault:
+            spare_ctrl_c(fault)
             error = fault
     message = engine_message(10, "processing_error", describe(error))
     return Processed(RowEnding(row_id, Status.FAILED, None, _messages((message,)), None), error)
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception in words, also one that has none."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:
-        return type(error).__name__
 
 
 def _ended(
@@ -192,6 +202,7 @@ def _ended(
 ) -> Processed:
     """Return the ending that a processor's answer makes; raise for an answer that is none."""
     if not isinstance(returned, ANSWERS):
+        _check_result(kind, returned)
         return Processed(RowEnding(row_id, Status.SUCCESS, _result_text(returned), None, None))
     if not isinstance(returned, ANSWER_OF[kind]):
         raise TypeError(f"A {kind.label} processor returned a {type(returned).__name__}.")
@@ -206,6 +217,18 @@ def _ended(
         return Processed(ending, output_files=_checked_files(returned.output_files))
     output_lines = _output_lines(returned.output_lines, logical_names, formats)
     return Processed(RowEnding(row_id, status, result, messages, output_lines))
+
+
+def _check_result(kind: Kind, result: Any) -> None:
+    """Refuse a status that is meant as such: as a result it would make a success even of FAILED."""
+    first = result[0] if isinstance(result, tuple) and result else result
+    if isinstance(first, Status):
+        wanted = ANSWER_OF[kind].__name__
+        what = f"Status.{first.name}" if first is result else f"a tuple that begins with Status.{first.name}"
+        raise TypeError(
+            f"A {kind.label} processor returned {what}. "
+            f"Return {wanted}.success(...) or {wanted}.failed(...), or raise RowFailed; plain JSON is a success."
+        )
 
 
 def _result_text(result: Any) -> str:

@@ -182,9 +182,10 @@ class Supervisor:
         # A row that ended just before the kill is none that took too long.
         still = child.watch.overdue(time.monotonic())
         overdue = {row: limit for row, limit in child.overdue.items() if row in still}
+        has_left = child.watch.has_left
         self._rows_of_dead += child.watch.rows
         child.watch.close()
-        if code == 0:
+        if has_left:
             seat.end(is_early=False)
             # One that was about to end when rows came to light has not seen them.
             seat.is_done = not self._restarts and child.began_at > self._late_rows_at
@@ -334,8 +335,9 @@ class Supervisor:
             Thread(target=self._stop_with_supervisor, args=(worker,), daemon=True).start()
             with worker:
                 self._work(worker)
+            watch.leave()
             code = 0
-        except Exception as error:
+        except BaseException as error:
             logger.error(
                 "A worker process ends: %s", log_words.of_error(error), exc_info=log_words.traceback_of(error)
             )

@@ -9,7 +9,7 @@ import time
 from alya_django.options import CONCURRENCY_MAX
 
 # Native ones are written in one piece: who reads while they are written, or after a kill, reads the old or the new.
-HEAD = struct.Struct("@qq")
+HEAD = struct.Struct("@qqq")
 TIMES = struct.Struct("@dd")
 ROW = struct.Struct("@q")
 SLOT_BYTES = ROW.size + TIMES.size
@@ -55,11 +55,20 @@ class Watch(NoWatch):
         """How many rows have ended."""
         return int(HEAD.unpack_from(self._memory)[1])
 
+    @property
+    def has_left(self) -> bool:
+        """Whether the worker has come to its own end: a process may be ended by a row, and with any exit code."""
+        return bool(HEAD.unpack_from(self._memory)[2])
+
     def register(self, number: int) -> None:
-        HEAD.pack_into(self._memory, 0, number, self.rows)
+        self._show(number, self.rows)
 
     def count(self, rows: int) -> None:
-        HEAD.pack_into(self._memory, 0, self.number, self.rows + rows)
+        self._show(self.number, self.rows + rows)
+
+    def leave(self) -> None:
+        """Show that the worker has come to its own end."""
+        self._show(self.number, self.rows, has_left=True)
 
     def begin(self, slot: int, row_id: int, limit: float) -> None:
         at = HEAD.size + slot * SLOT_BYTES
@@ -80,6 +89,9 @@ class Watch(NoWatch):
     def close(self) -> None:
         """Give the memory back."""
         self._memory.close()
+
+    def _show(self, number: int, rows: int, *, has_left: bool = False) -> None:
+        HEAD.pack_into(self._memory, 0, number, rows, has_left)
 
     def _running(self) -> list[tuple[int, float, float]]:
         slots = struct.iter_unpack("@qdd", self._memory[HEAD.size :])

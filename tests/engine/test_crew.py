@@ -119,29 +119,36 @@ class ThreadTests:
         statuses = [row.status for row in batches.iter_rows(batch_id)]
         assert statuses == [Status.SUCCESS] * 2 + [Status.QUEUED] * 4
 
-    def test_an_initializer_that_fails_in_a_thread_blames_no_row(self) -> None:
+    @pytest.mark.parametrize("error", [OSError, SystemExit])
+    def test_an_initializer_that_fails_in_a_thread_blames_no_row(self, error) -> None:
         """The rows are given back, as where the worker's own fails."""
         main = threading.get_ident()
 
         def initialize(app: str) -> None:
             if threading.get_ident() != main:
-                raise OSError("no more")
+                raise error("no more")
 
         register_initializer("app", initialize)
         register_batch_processor("app", "op", lambda row: None, concurrency=2)
         rows = work_off(range(2))
         assert [(row.status, row.messages) for row in rows] == [(Status.QUEUED, ())] * 2
 
-    def test_a_fault_of_the_process_ends_the_round(self) -> None:
-        """What is no row's fault is raised, and the rows are given back."""
+    def test_what_was_done_is_recorded_where_another_thread_has_no_init_block(self) -> None:
+        """Nobody does again what one thread has done before the other's initializer failed."""
+        main, first, is_done = threading.get_ident(), threading.Lock(), threading.Event()
 
+        def initialize(app: str) -> None:
+            if threading.get_ident() != main and not first.acquire(blocking=False):
+                assert is_done.wait(DEADLINE_SECONDS)
+                raise OSError("no more")
+
+        @register_batch_processor("app", "op", concurrency=2)
         def op(row: Row) -> None:
-            raise MemoryError
+            if row.line == 2:
+                is_done.set()
 
-        register_batch_processor("app", "op", op, concurrency=2)
-        with pytest.raises(MemoryError):
-            work_off(range(2))
-        assert [row.status for row in batches.iter_rows(Batch.objects.get().pk)] == [Status.QUEUED] * 2
+        register_initializer("app", initialize)
+        assert [row.status for row in work_off(range(2))] == [Status.SUCCESS] * 2
 
 
 class CoroutineTests:
@@ -179,13 +186,19 @@ class CoroutineTests:
             Status.SUCCESS,
         ]
 
-    def test_memory_that_runs_out_ends_the_round(self) -> None:
-        """It is no row's fault."""
+    @pytest.mark.rule("ERR-6")
+    def test_a_row_that_ends_the_event_loop_fails_alone(self) -> None:
+        """What was in hand beside it is run again, and what was not begun goes on."""
 
-        @register_batch_processor("app", "op", concurrency=2)
+        async def leave() -> None:
+            raise SystemExit(2)
+
+        @register_batch_processor("app", "op", concurrency=3)
         async def op(row: Row) -> None:
-            raise MemoryError
+            if row.line == 2:
+                await asyncio.create_task(leave())
+            await asyncio.sleep(0)
 
-        with pytest.raises(BaseExceptionGroup) as caught:
-            work_off(range(1))
-        assert caught.group_contains(MemoryError)
+        rows = work_off(range(6))
+        assert [row.status for row in rows] == [Status.SUCCESS, Status.FAILED, *[Status.SUCCESS] * 4]
+        assert rows[1].messages[0].vals == ("SystemExit: 2",)

@@ -311,6 +311,22 @@ class MarkDoneTests:
         assert batch.mark_done_error.endswith("OSError: no mail today\n")
         assert f"mark_done of {batch_id} failed: OSError at " in caplog.text
 
+    @pytest.mark.rule("ERR-6")
+    def test_what_it_raises_is_kept_whatever_it_is(self) -> None:
+        """sys.exit() in it ends no worker, and it is not called again."""
+
+        class Leaving(Recording):
+            def mark_done(self, details) -> None:
+                super().mark_done(details)
+                raise SystemExit(3)
+
+        leaving = Leaving()
+        register_batch_processor("app", "op", leaving)
+        batch_id = batches.submit("app", "op", [1])
+        drain(raise_errors=False)
+        assert len(leaving.done) == 1
+        assert Batch.objects.get(pk=batch_id).mark_done_error.endswith("SystemExit: 3\n")
+
     @pytest.mark.rule("MKD-3")
     def test_is_called_again_when_the_first_call_did_not_return(self) -> None:
         """A worker that dies in ``mark_done`` leaves it to another, once its lease has run out."""
@@ -319,12 +335,12 @@ class MarkDoneTests:
             def mark_done(self, details) -> None:
                 super().mark_done(details)
                 if len(self.done) == 1:
-                    raise SystemExit
+                    raise KeyboardInterrupt
 
         dying = Dying()
         register_batch_processor("app", "op", dying)
         batch_id = batches.submit("app", "op", [1])
-        with pytest.raises(SystemExit):
+        with pytest.raises(KeyboardInterrupt):
             drain()
         assert batches.status(batch_id).status is Status.SUCCESS
         drain()

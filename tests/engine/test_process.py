@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import signal
+import weakref
 
 import pytest
 from django.core.files.base import ContentFile, File
@@ -44,6 +46,14 @@ def ask(processor, query_input=None):
     drain(raise_errors=False)
     check_invariants()
     return slow_queries.result(query_id)
+
+
+@pytest.fixture
+def handled_ctrl_c():
+    """Let Ctrl-C have a handler, as in a worker command."""
+    before = signal.signal(signal.SIGINT, lambda signum, frame: None)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class TimeLimitTests:
@@ -190,7 +200,7 @@ class ProcessTests:
             raise Unspeakable
 
         (row,) = run(fail)
-        assert row.messages[0].vals == ("Unspeakable",)
+        assert row.messages[0].vals == ("Unspeakable: ",)
 
     def test_more_output_files_than_allowed_fail_the_row(self, settings) -> None:
         """The row that would open one file too many fails; rows that write to known files go on."""
@@ -228,19 +238,76 @@ class ProcessTests:
         (row,) = run(select_nothing)
         assert row.status is Status.FAILED
 
-    def test_exhausted_memory_ends_the_worker(self) -> None:
-        """MemoryError is not the row's: it is raised, and the row is given back."""
+    @pytest.mark.rule("ERR-6")
+    def test_ctrl_c_ends_a_drain(self) -> None:
+        """Where nobody handles the signal it is a person's: what was done is recorded, the row is given back."""
 
-        def exhaust(row: Row) -> None:
-            raise MemoryError
+        def interrupt_second(row: Row) -> None:
+            if row.line == 2:
+                raise KeyboardInterrupt
 
-        register_batch_processor("app", "op", exhaust)
-        batch_id = batches.submit("app", "op", [1])
-        with pytest.raises(MemoryError):
-            drain()
-        outcome = batches.line(batch_id, 1)
-        assert (outcome.status, outcome.done_by) == (Status.QUEUED, "")
+        register_batch_processor("app", "op", interrupt_second)
+        batch_id = batches.submit("app", "op", range(3))
+        with pytest.raises(KeyboardInterrupt):
+            drain(raise_errors=False)
+        statuses = [row.status for row in batches.iter_rows(batch_id)]
+        assert statuses == [Status.SUCCESS, Status.QUEUED, Status.QUEUED]
         check_invariants()
+
+    @pytest.mark.rule("ERR-6")
+    def test_an_interrupt_is_the_rows_where_the_signal_is_handled(self, handled_ctrl_c) -> None:
+        """A command handles Ctrl-C itself, so what the row raises is its own."""
+
+        def interrupt(row: Row) -> None:
+            raise KeyboardInterrupt
+
+        (row,) = run(interrupt)
+        assert row.messages == (ErrorMessage("processing_error", vals=("KeyboardInterrupt: ",), msgid=10),)
+
+    @pytest.mark.rule("ERR-6")
+    @pytest.mark.parametrize("error", [MemoryError, ValueError])
+    def test_what_a_failed_row_had_in_hand_is_let_go(self, error) -> None:
+        """At once where memory has run out; else that of the first is kept, for whoever looks into it."""
+
+        class Large:
+            pass
+
+        alive = []
+
+        def take_much(row: Row) -> None:
+            alive.append(sum(one() is not None for one in taken))
+            much = Large()
+            taken.append(weakref.ref(much))
+            raise error
+
+        taken: list[weakref.ref[Large]] = []
+        run(take_much, 1, 2, 3)
+        assert alive == ([0, 0, 0] if error is MemoryError else [0, 1, 1])
+
+    @pytest.mark.rule("ERR-7")
+    @pytest.mark.parametrize(
+        ("answer", "returned"),
+        [
+            (Status.FAILED, "Status.FAILED"),
+            (Status.SUCCESS, "Status.SUCCESS"),
+            ((Status.SUCCESS, {}, [], {}), "a tuple that begins with Status.SUCCESS"),
+        ],
+    )
+    @pytest.mark.parametrize("runs", ["batch", "slow query"])
+    def test_a_status_is_no_answer(self, runs, answer, returned) -> None:
+        """It would be a success, whatever it says; the text says what to return."""
+        found = run(lambda row: answer)[0] if runs == "batch" else ask(lambda row: answer)
+        wanted = "RowResult" if runs == "batch" else "QueryResult"
+        assert (found.status, found.messages[0].msgid) == (Status.FAILED, 10)
+        assert returned in found.messages[0].vals[0]
+        assert f"{wanted}.failed(" in found.messages[0].vals[0]
+
+    @pytest.mark.rule("ERR-7")
+    @pytest.mark.parametrize("answer", ["failed", ["failed", {}], {"status": Status.FAILED}])
+    def test_a_text_is_an_answer_whatever_it_says(self, answer) -> None:
+        """Only what is meant as a status is refused."""
+        (row,) = run(lambda row: answer)
+        assert (row.status, row.result) == (Status.SUCCESS, answer)
 
 
 class AbortedTests:
@@ -315,20 +382,22 @@ class SlowQueryTests:
         closed.close()
         answer = ask(lambda row: QueryResult.success({}, output_files={"a": ContentFile(b"x"), "b": closed}))
         assert (answer.status, answer.output_files) == (Status.FAILED, {})
-        assert answer.messages[0].vals[0].startswith("ValueError: ")
+        assert answer.messages[0].vals[0].startswith("Unreadable: None cannot be read: ValueError: ")
         (query,) = Batch.objects.all()
         assert default_storage.listdir(f"alya/{query.pk}") == ([], [])
 
-    def test_a_file_whose_disk_is_gone_fails_the_query(self) -> None:
+    @pytest.mark.rule("ERR-6")
+    @pytest.mark.parametrize("error", [OSError, LookupError, SystemExit])
+    def test_a_file_whose_disk_is_gone_fails_the_query(self, error) -> None:
         """What the processor gave cannot be read: that is no outage of the storage, and to wait would not help."""
 
         class Gone(io.BytesIO):
             def read(self, size: int | None = -1) -> bytes:
-                raise OSError("the disk is gone")
+                raise error("the disk is gone")
 
         answer = ask(lambda row: QueryResult.success({}, output_files={"a": File(Gone(), name="a.csv")}))
         assert answer.status is Status.FAILED
-        assert answer.messages[0].vals == ("Unreadable: a.csv cannot be read: the disk is gone",)
+        assert answer.messages[0].vals == (f"Unreadable: a.csv cannot be read: {error.__name__}: the disk is gone",)
 
     def test_row_failed_fails_the_query_on_purpose(self) -> None:
         """RowFailed serves slow queries too."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from alya_django import (
     register_file_checker,
     register_slow_query_processor,
 )
+from tests.acceptance.ops import misbehaviour
 
 
 class OpsConfig(AppConfig):
@@ -47,6 +49,9 @@ class OpsConfig(AppConfig):
         register_slow_query_processor("acceptance", "limited", perform, time_limit=1)
         register_batch_processor("acceptance", "threads", perform, time_limit=1, concurrency=4)
         register_batch_processor("acceptance", "coroutines", await_it, time_limit=1, concurrency=4)
+        misbehaviour.register()
+        if memory := os.environ.get("ACCEPTANCE_MEMORY_BYTES"):
+            resource.setrlimit(resource.RLIMIT_AS, (int(memory), resource.RLIM_INFINITY))
         if moment := os.environ.get("ACCEPTANCE_DIE_WHEN_FILE_IS"):
             die_when_file_is(moment)
         if os.environ.get("ACCEPTANCE_DIE_AT_BIRTH"):
