@@ -145,6 +145,8 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         batch = super().get_object(request, object_id, from_field)
         if batch is not None:
             batch.context = masking.shown(request, batch, "context", batch.context)
+            batch.mark_done_error = masking.shown_text(request, batch, batch.mark_done_error)
+            batch.totals_mismatch = masking.shown_differences(request, batch, batch.totals_mismatch)
         return batch
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Batch]:
@@ -247,7 +249,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         """Show a report instead of a form."""
         # Nothing is added here, so there always is one.
         batch = cast("Batch", obj)
-        made = report.make(batch)
+        made = report.make(batch, masking.shown_errors(request, batch, batch.error_counts()))
         under_way = asked.to_do(one.query for one in made.asked)
         possible = confirm.allowed(self, request, batch, under_way)
         context.update(
@@ -255,6 +257,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
             acts=[(act, self._url(f"batch_{act.name}", batch.pk)) for act in possible],
             may_download=self.has_download_permission(request, batch),
             may_see_input=permissions.may(request, permissions.INPUT, batch),
+            mask=masking.MASK,
             is_batch=batch.kind == Kind.BATCH,
             title=batch.input_file or str(batch),
             subtitle=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -38,13 +39,8 @@ def output_file(request: HttpRequest, batch: Batch, name: str) -> HttpResponse:
 def failed_lines(request: HttpRequest, batch: Batch) -> HttpResponse:
     """Answer with the failed lines of a batch as CSV, one line for each message, in memory that does not grow."""
     audit.log(request, batch, _("Downloaded the failed lines."))
-    writer = csv.writer(_Echo())
     rows = batches.iter_rows(batch.pk, status=Status.FAILED)
-    lines = (writer.writerow(map(_cell, cells)) for cells in _table(request, batch, rows))
-    response = StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8")
-    name = f"{batch.app}-{batch.op}-{str(batch.pk)[:8]}-failed.csv"
-    response["Content-Disposition"] = content_disposition_header(True, name)
-    return _safe(response)
+    return _csv(f"{batch.app}-{batch.op}-{str(batch.pk)[:8]}-failed.csv", _table(request, batch, rows))
 
 
 def return_file(request: HttpRequest, batch: Batch) -> HttpResponse:
@@ -67,10 +63,13 @@ def content(request: HttpRequest, file: BatchFile) -> HttpResponse:
 
 
 def faults(request: HttpRequest, file: BatchFile) -> HttpResponse:
-    """Answer with the faulty lines of a received file, and the reasons."""
+    """Answer with the faulty lines of a received file, and the reasons as far as the person may see them."""
     if not file.error_object_id:
         raise Http404(_("The file has no faulty line."))
-    response = _stored(file.error_object_id, faults_name(file), lambda: outputs.open(file.error_object_id))
+    if masking.hides_texts(request):
+        response = _csv(faults_name(file), _without_reasons(file))
+    else:
+        response = _stored(file.error_object_id, faults_name(file), lambda: outputs.open(file.error_object_id))
     audit.log(request, file, _("Downloaded the faulty lines."))
     return response
 
@@ -78,6 +77,23 @@ def faults(request: HttpRequest, file: BatchFile) -> HttpResponse:
 def faults_name(file: BatchFile) -> str:
     """Return what the faulty lines of a file are called where they are downloaded."""
     return f"{file.file_name}.faults.csv"
+
+
+def _without_reasons(file: BatchFile) -> Iterator[list[Any]]:
+    """Yield the faulty lines of a file, the reasons hidden, in memory that does not grow."""
+    with outputs.open(file.error_object_id) as stored:
+        lines = csv.reader(io.TextIOWrapper(stored, encoding="utf-8", newline=""))
+        yield next(lines)
+        yield from ([line, masking.MASK] for line, _reason in lines)
+
+
+def _csv(name: str, rows: Iterator[list[Any]]) -> HttpResponse:
+    """Answer with rows as they come, for people to open in a spreadsheet."""
+    writer = csv.writer(_Echo())
+    lines = (writer.writerow(map(_cell, cells)) for cells in rows)
+    response = StreamingHttpResponse(lines, content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = content_disposition_header(True, _base_name(name))
+    return _safe(response)
 
 
 def _stored(object_name: str, name: str, open_object: Callable[[], File[Any]]) -> HttpResponse:

@@ -15,16 +15,27 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_GET
 
-from alya_django.admin import downloads, permissions, words
+from alya_django.admin import downloads, masking, permissions, words
 from alya_django.admin.file_filters import FILTERS, OUTCOMES, types_seen
+from alya_django.admin.paging import KeysetMixin
 from alya_django.admin.read_only import ReadOnlyAdmin
 from alya_django.intake import uploads
 from alya_django.models import BatchFile
 
 
+class FileListMixin(KeysetMixin):
+    """A page of files, as the person may see them."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        for file in self.result_list:
+            file.error_message = masking.shown_text(request, None, file.error_message)
+
+
 class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
     """Received files, latest first. Whose they are says the checker of their type, by its app."""
 
+    change_list_mixin = FileListMixin
     ordering = ("-id",)
     list_per_page = 25
     list_display = ("name", "state", "batch_link", "faulty", "received")
@@ -70,9 +81,10 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
         return queryset if permissions.scope(request) is None else queryset.filter(file_type__in=types_seen(request))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> BatchFile | None:
-        """Return a file that knows what the person may download of it."""
+        """Return a file as the person may see it, that knows what the person may download of it."""
         file = super().get_object(request, object_id, from_field)
         if file is not None:
+            file.error_message = masking.shown_text(request, None, file.error_message)
             vars(file).update(
                 may_download=self.has_download_permission(request),
                 may_download_content=self.has_content_permission(request),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -20,6 +21,10 @@ from alya_django.validation import JSON
 logger = logging.getLogger("alya_django.admin")
 
 MASK = "•••"
+# What programs compare. Data that stands in the place of it has blanks, or more digits than a code has.
+ERRCODE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
+DIGITS_MAX = 5
+TOTAL = re.compile(r"(.*): \S+ declared, \S+ \w+", re.DOTALL)
 
 
 def shown(request: HttpRequest, batch: Batch, what: str, value: JSON) -> JSON:
@@ -29,20 +34,38 @@ def shown(request: HttpRequest, batch: Batch, what: str, value: JSON) -> JSON:
     Args:
         what: Which payload it is: ``input``, ``result``, ``messages`` or ``context``.
     """
-    if value is None or permissions.may(request, permissions.INPUT, batch):
+    if value is None or not _hides(request, batch):
         return value
-    keys = {key.casefold() for key in settings.MASK_KEYS}
+    keys = _keys()
     return _masked_by_project(batch, what, _without(value, keys) if keys else value)
 
 
 def shown_messages(request: HttpRequest, batch: Batch, messages: JSON) -> list[ErrorMessage]:
-    """Return a row's messages, stored or none, as a person may see them; what is left of none is hidden whole."""
+    """
+    Return a row's messages, stored or none, as a person may see them.
+
+    Their values are shown where the message names the field that they are of, and that is not masked: else there is
+    nothing to go by, as in the text of an exception. What is left of none is hidden whole.
+    """
     if not messages:
         return []
+    if _hides(request, batch):
+        messages = shown(request, batch, "messages", list(map(_without_values, messages)))
     try:
-        return [_read(message) for message in shown(request, batch, "messages", messages)]
+        return [_read(message) for message in messages]
     except (AttributeError, KeyError, TypeError):
         return [ErrorMessage(MASK)]
+
+
+def shown_errors(request: HttpRequest, batch: Batch, counts: Mapping[str, int]) -> dict[str, int]:
+    """Return how many rows failed with each errcode, those together under MASK whose errcode is data and no code."""
+    if not _hides(request, batch):
+        return dict(counts)
+    found: dict[str, int] = {}
+    for errcode, count in counts.items():
+        name = _code(errcode)
+        found[name] = found.get(name, 0) + count
+    return found
 
 
 def shown_lines(request: HttpRequest, batch: Batch, output_lines: Mapping[str, str]) -> dict[str, str]:
@@ -52,15 +75,73 @@ def shown_lines(request: HttpRequest, batch: Batch, output_lines: Mapping[str, s
     The texts have no keys to go by: where anything is masked they are for those who may see inputs or download the
     files.
     """
-    is_masked = settings.MASK_KEYS or settings.MASK_WITH
-    may_see = any(permissions.may(request, name, batch) for name in (permissions.INPUT, permissions.DOWNLOAD))
-    return {name: text if may_see or not is_masked else MASK for name, text in output_lines.items()}
+    is_hidden = _hides(request, batch) and not permissions.may(request, permissions.DOWNLOAD, batch)
+    return {name: MASK if is_hidden else text for name, text in output_lines.items()}
 
 
-def shown_text(request: HttpRequest, batch: Batch, text: str) -> str:
+def shown_text(request: HttpRequest, batch: Batch | None, text: str) -> str:
     """Return a text that may quote inputs as a person may see it: it has no keys to go by, so all or nothing of it."""
-    is_masked = settings.MASK_KEYS or settings.MASK_WITH
-    return MASK if is_masked and not permissions.may(request, permissions.INPUT, batch) else text
+    return MASK if text and _hides(request, batch) else text
+
+
+def hides_texts(request: HttpRequest) -> bool:
+    """Tell whether a person may not see what was found wrong in received files, each line of it a text."""
+    return _hides(request, None)
+
+
+def shown_sums(request: HttpRequest, batch: Batch, sums: Mapping[str, str]) -> dict[str, str]:
+    """Return the sums that a file declares, by their fields, as a person may see them."""
+    return {name: MASK if _hides(request, batch) and _is_masked(name) else value for name, value in sums.items()}
+
+
+def shown_differences(request: HttpRequest, batch: Batch, differences: str) -> str:
+    """Return in what a file's totals are not as declared, joined by semicolons, as a person may see it."""
+    if not _hides(request, batch):
+        return differences
+    parts = []
+    for part in differences.split("; "):
+        total = TOTAL.fullmatch(part)
+        parts.append(f"{total[1]}: {MASK}" if total and _is_masked(total[1]) else part)
+    return "; ".join(parts)
+
+
+def _hides(request: HttpRequest, batch: Batch | None) -> bool:
+    """Tell whether there is anything that a person may not see."""
+    is_masking = settings.MASK_KEYS or settings.MASK_WITH
+    return bool(is_masking) and not permissions.may(request, permissions.INPUT, batch)
+
+
+def _keys() -> set[str]:
+    return {key.casefold() for key in settings.MASK_KEYS}
+
+
+def _is_masked(field: str) -> bool:
+    """Tell whether a field, or one on the way to it, is masked; of a function of the project nobody knows."""
+    if settings.MASK_WITH or not field:
+        return True
+    return any(re.search(rf"(?<!\w){re.escape(key)}(?!\w)", field.casefold()) for key in _keys())
+
+
+def _without_values(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored message without values of which nobody knows, or that are masked, wherever they stand."""
+    kept = dict(message)
+    field = kept.get("field", "")
+    if _has_many_digits(field):
+        kept["field"] = MASK
+    if kept.get("vals") and (_is_masked(field) or kept["field"] == MASK):
+        kept["vals"] = [MASK]
+    kept["errcode"] = _code(kept["errcode"])
+    return kept
+
+
+def _code(errcode: str) -> str:
+    """Return an errcode if it is one; the empty one stands for all that are counted together."""
+    is_code = not errcode or (ERRCODE.fullmatch(errcode) and not _has_many_digits(errcode))
+    return errcode if is_code else MASK
+
+
+def _has_many_digits(text: str) -> bool:
+    return sum(map(str.isdigit, text)) > DIGITS_MAX
 
 
 def _read(message: Mapping[str, Any]) -> ErrorMessage:

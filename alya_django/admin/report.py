@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -70,8 +70,8 @@ class Report:
         return {**texts, "badge": live.badge(self.figures), "bar": live.bar(self.figures)}
 
 
-def make(batch: Batch) -> Report:
-    """Report on a batch."""
+def make(batch: Batch, errors: Mapping[str, int]) -> Report:
+    """Report on a batch, of which so many rows have failed with each errcode."""
     found = figures.of([batch])
     claimed = _claimed(batch)
     family = list(batch.children.order_by("-requested_at", "id")[: CHILDREN_MAX + 1])
@@ -79,7 +79,7 @@ def make(batch: Batch) -> Report:
     return Report(
         figures=found[batch.pk],
         events=sorted(_events(batch), key=lambda event: event.at),
-        errors={code: words.number(count) for code, count in batch.error_counts().items()},
+        errors={code: words.number(count) for code, count in errors.items()},
         hands=list(_hands(claimed[:CLAIMED_MAX], found[batch.pk].read_at)),
         has_more_hands=len(claimed) > CLAIMED_MAX,
         asked=asked.by([query for query in family[:CHILDREN_MAX] if query.app == OWN_APP]),

@@ -69,7 +69,8 @@ class RowListMixin(KeysetMixin):
             return rows.none()
         prefetch_related_objects([self.batch] if self.batch.done_at is None else [], "progress")
         self.counts = self.batch.counts(self.batch.progress.all())
-        self.errors = self.batch.error_counts() if self.counts["nfailed"] else {}
+        errors = self.batch.error_counts() if self.counts["nfailed"] else {}
+        self.errors = masking.shown_errors(request, self.batch, errors)
         self.all_rows = rows.filter(batch=self.batch.pk).annotate(first=KeyTransform("0", "messages")).defer(*LARGE)
         self.states = list(self._states(self.batch))
         return self._filtered(self.batch)
@@ -134,7 +135,7 @@ class RowListMixin(KeysetMixin):
 
     def _filtered(self, batch: Batch) -> QuerySet[Any]:
         if self.errcode:
-            is_known = self.errcode in self.errors
+            is_known = self.errcode in self.errors and self.errcode != masking.MASK
             return row_filters.with_errcode(self.all_rows, self.errcode) if is_known else self.all_rows.none()
         if not self.state:
             return self.all_rows
@@ -192,8 +193,8 @@ class RowListMixin(KeysetMixin):
 
     def _errcode(self, errcode: str) -> Choice:
         """Return an errcode to filter by. Those that are counted together have none to be looked for by."""
-        if errcode == OTHER:
-            return Choice(_("other"), words.number(self.errors[errcode]), "", False)
+        if errcode in (OTHER, masking.MASK):
+            return Choice(errcode or _("other"), words.number(self.errors[errcode]), "", False)
         is_chosen = errcode == self.errcode
         return self._choice(words.short(errcode), self.errors[errcode], {ERRCODE: errcode}, is_chosen=is_chosen)
 

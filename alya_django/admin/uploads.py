@@ -183,7 +183,9 @@ def _show(pages: BatchAdmin, request: HttpRequest, upload: Upload, form: ReasonF
         uploaded=upload_words.uploaded(upload),
         outcome=upload_words.outcome(upload) if upload.file.is_accepted else "",
         page=_page_of(pages, upload.token),
-        failure=_failure(upload),
+        failure=masking.shown_text(request, None, _failure(upload)),
+        rejection=masking.shown_text(request, None, upload.file.error_message),
+        mismatch=_mismatch(request, upload.file),
         is_unserved=upload.is_loading and upload.load is not None and not report.is_served(upload.load),
         may_view=permissions.may(request, permissions.VIEW),
         may_download=permissions.may(request, VIEW_FILES) and permissions.may(request, permissions.DOWNLOAD),
@@ -201,17 +203,25 @@ def _contents(request: HttpRequest, upload: Upload) -> dict[str, Any]:
     found = preview.look(file, checker)
     batch = Batch(kind=Kind.BATCH, app=checker.app, op=checker.op, input_file=file.file_name, context={})
     earlier = _earlier(file)
+    if found.declared is not None:
+        found.declared["sums"] = masking.shown_sums(request, batch, found.declared["sums"])
     return {
         "found": found,
         "declared": upload_words.declared(found),
+        "differences": masking.shown_differences(request, batch, "; ".join(found.mismatch)),
         "more_faults": upload_words.more_faults(found),
         "looked_at": upload_words.looked_at(found),
         "table": table(request, batch, found.rows),
         "faults": [(fault.line, masking.shown_text(request, batch, fault.reason)) for fault in found.faults],
         "earlier": earlier,
-        "obstacle": found.reason,
+        "obstacle": masking.shown_text(request, batch, found.reason),
         "may_confirm": not found.reason and earlier is None,
     }
+
+
+def _mismatch(request: HttpRequest, file: BatchFile) -> str:
+    """Say where the totals of an accepted file are not those of its batch."""
+    return masking.shown_differences(request, file.batch, file.batch.totals_mismatch) if file.batch else ""
 
 
 def _earlier(file: BatchFile) -> BatchFile | None:
