@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings as django_settings
 from django.core.files.base import File
 from django.db import IntegrityError
 from django.db.models import Prefetch
@@ -19,6 +21,7 @@ from alya_django.conf import settings
 from alya_django.exceptions import AlreadyDone, InvalidInput, NotFound
 from alya_django.models import Batch, BatchProgress, BatchRow, database
 from alya_django.processors import BatchInput
+from alya_django.registry import registry
 from alya_django.status import Kind, Status
 from alya_django.validation import (
     JSON,
@@ -30,6 +33,8 @@ from alya_django.validation import (
     encode_object,
     fold_name,
 )
+
+logger = logging.getLogger("alya_django")
 
 FIRST_BLOCK_ROWS = 500
 BLOCK_ROWS = 5_000
@@ -81,6 +86,7 @@ def store(batch: Batch, insert: Callable[[Batch], None]) -> UUID:
                 raise
             return _earlier(batch)
         insert(batch)
+        _warn_if_unregistered(batch)
         if batch.status == Status.QUEUED:
             tables.notify()
         tables.after_commit(
@@ -299,6 +305,17 @@ def _earlier(batch: Batch) -> UUID:
             f"{batch.unique_key!r} is the key of a {Kind(earlier.kind).label} already.", field="unique_key"
         )
     return earlier.id
+
+
+def _warn_if_unregistered(batch: Batch) -> None:
+    """Tell a developer of what no worker of this project would process; elsewhere it may be the work of others."""
+    kind = Kind(batch.kind)
+    if django_settings.DEBUG and registry.find(kind, batch.app, batch.op) is None:
+        logger.warning(
+            "No processor is registered here for %s/%s: the %s %s waits for a worker that has one. "
+            "AppConfig.ready() is the place to register it.",
+            *(batch.app, batch.op, kind.label, batch.id),
+        )
 
 
 def _insert_block(batch_id: UUID, rows: list[tuple[int, JSON]]) -> int:

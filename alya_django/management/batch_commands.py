@@ -19,12 +19,17 @@ from alya_django.exceptions import AlyaError, InvalidInput, NotFound
 from alya_django.management import arguments
 from alya_django.management.terminal import bar
 from alya_django.models import Batch, BatchProgress, database
-from alya_django.querysets import BatchQuerySet
+from alya_django.querysets import BatchQuerySet, Op
+from alya_django.registry import registry
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, check_id_prefix
 
 KIND_WORDS = {kind: word for word, kind in arguments.KINDS.items()}
 SHORT_ID = 8
+LACKING = {
+    "worker": "a worker: none that is alive serves {batch.app}/{batch.op}",
+    "processor": "a processor: {batch.app}/{batch.op} is registered neither here nor in a worker that is alive",
+}
 
 
 class Code(IntEnum):
@@ -51,12 +56,12 @@ class OperatorCommand(BaseCommand, ABC):
         try:
             self.act(options)
         except AlyaError as error:
-            raise self._ending(str(error), _code(error)) from None
+            raise self.ending(str(error), _code(error)) from None
         except Exception as error:
             # What is away is for who keeps it running; with any other error the traceback is what helps.
             if not (isinstance(error, OSError) or database().is_away(error)):
                 raise
-            raise self._ending(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+            raise self.ending(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
     @abstractmethod
     def act(self, options: dict[str, Any]) -> None:
@@ -67,7 +72,8 @@ class OperatorCommand(BaseCommand, ABC):
         self.stdout.write(json.dumps(value) if self.is_json else text)
         self.stdout.flush()
 
-    def _ending(self, text: str, code: int = 1) -> CommandError:
+    def ending(self, text: str, code: int = 1) -> CommandError:
+        """Return what ends the command with a code and a text, which ``--json`` has printed by then."""
         if self.is_json:
             self.stdout.write(json.dumps({"error": text}))
         return CommandError(text, returncode=code)
@@ -131,28 +137,29 @@ def receipt_as_json(receipt: Receipt) -> dict[str, JSON]:
     return {**asdict(receipt), "batch_id": str(receipt.batch_id) if receipt.batch_id else None}
 
 
-def as_line(batch: Batch) -> str:
-    """Return a batch in one line of a list."""
-    share = f"{_ended(batch) / max(batch.nrows, 1):4.0%}"
-    op = f"{batch.app}/{batch.op}"
+def as_line(batch: Batch, lacks: str) -> str:
+    """Return a batch in one line of a list, with what it lacks to go on."""
+    share = f"{_ended(batch) * 100 // max(batch.nrows, 1):3}%"
+    op = f"{batch.app}/{batch.op}{_no(lacks)}"
     requested = f"{localtime(batch.requested_at):%Y-%m-%d %H:%M}"
     return f"{str(batch.id)[:SHORT_ID]}  {requested}  {_state(batch):<11}  {share}  {batch.nrows:>9,}  {op}"
 
 
-def as_progress(batch: Batch) -> str:
-    """Return how far a batch has come, in one line."""
+def as_progress(batch: Batch, lacks: str) -> str:
+    """Return how far a batch has come, in one line, with what it lacks to go on."""
     ended, nfailed = _ended(batch), _counts(batch)["nfailed"]
-    share = ended / max(batch.nrows, 1)
-    return f"{bar(share)}  {_state(batch)}  {ended:,} of {batch.nrows:,} rows, {nfailed:,} failed"
+    rows = f"{ended:,} of {batch.nrows:,} rows, {nfailed:,} failed"
+    return f"{bar(ended, batch.nrows)}  {_state(batch)}  {rows}{_no(lacks)}"
 
 
-def as_text(batch: Batch) -> str:
-    """Return all that a person asks of a batch, in lines."""
+def as_text(batch: Batch, lacks: str) -> str:
+    """Return all that a person asks of a batch, in lines, with what it lacks to go on."""
     counts = _counts(batch)
     rows = [f"{batch.nrows:,}", *(f"{count:,} {name[1:]}" for name, count in counts.items())]
     lines = {
         Kind(batch.kind).label: f"{batch.id}  {batch.app}/{batch.op}",
         "status": f"{_state(batch)}: {batch.hold_reason}" if batch.is_held else _state(batch),
+        "lacks": LACKING[lacks].format(batch=batch) if lacks else "",
         "rows": ", ".join([*rows, f"{batch.nrows - sum(counts.values()):,} to go"]),
         "requested": _when(batch.requested_at) + (f" by {batch.requested_by}" if batch.requested_by else ""),
         "input file": batch.input_file,
@@ -165,6 +172,19 @@ def as_text(batch: Batch) -> str:
     return "\n".join(f"{name:<12}  {text}" for name, text in lines.items() if text)
 
 
+def lacking(batch: Batch, served: set[Op]) -> str:
+    """
+    Return what a batch that has not ended lacks to go on: ``worker``, ``processor``, or nothing.
+
+    Args:
+        served: What the workers that are alive serve. They may be of another project, and know processors that this
+            one does not.
+    """
+    if Status(batch.status).is_final or (batch.kind, batch.app, batch.op) in served:
+        return ""
+    return "worker" if registry.find(Kind(batch.kind), batch.app, batch.op) else "processor"
+
+
 def _code(error: AlyaError) -> Code:
     if isinstance(error, InvalidInput):
         return Code.WRONG_ARGUMENT
@@ -173,6 +193,10 @@ def _code(error: AlyaError) -> Code:
 
 def _state(batch: Batch) -> str:
     return "held" if batch.is_held else str(Status(batch.status).label)
+
+
+def _no(lacks: str) -> str:
+    return f"  no {lacks}" if lacks else ""
 
 
 def _counts(batch: Batch) -> dict[str, int]:

@@ -51,7 +51,7 @@ def bytes_bar(stream: IO[Any], total: int) -> Iterator[Callable[[str, int], None
 
         def take_in(word: str, done: int) -> None:
             nonlocal shown
-            text = f"{bar(done / max(total, 1))}  {word}"
+            text = f"{bar(done, total)}  {word}"
             if text != shown:
                 shown = text
                 show(text)
@@ -61,9 +61,10 @@ def bytes_bar(stream: IO[Any], total: int) -> Iterator[Callable[[str, int], None
             _show_plainly(stream, "")
 
 
-def bar(share: float) -> str:
-    """Return a share of 1 as a bar and a percentage."""
-    return f"[{'#' * round(share * BAR):<{BAR}}] {share:6.1%}"
+def bar(done: int, total: int) -> str:
+    """Return how much of a total is done as a bar and a percentage; neither is full before all is done."""
+    per_mille = done * 1000 // max(total, 1)
+    return f"[{'#' * (per_mille * BAR // 1000):<{BAR}}] {per_mille / 10:5.1f}%"
 
 
 def _show_plainly(stream: IO[Any], text: str) -> None:

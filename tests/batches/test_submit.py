@@ -9,7 +9,15 @@ import pytest
 from django.db import IntegrityError, connection
 from django.test.utils import CaptureQueriesContext
 
-from alya_django import BatchInput, Status, batches, lifecycle, register_batch_processor
+from alya_django import (
+    BatchInput,
+    Status,
+    batches,
+    lifecycle,
+    register_batch_processor,
+    register_slow_query_processor,
+    slow_queries,
+)
 from alya_django.models import Batch, BatchRow, database
 from alya_django.status import Kind
 from alya_django.testing import drain
@@ -354,6 +362,22 @@ class SubmitTests:
         assert drain() == 0
         assert batches.status(batch_id).status is Status.QUEUED
         check_invariants()
+
+    @pytest.mark.rule("SUB-8")
+    @pytest.mark.parametrize("is_debug", [True, False])
+    @pytest.mark.parametrize("op", ["here", "nobody_here"])
+    def test_tells_a_developer_of_an_op_that_nobody_registers(self, registry, settings, caplog, is_debug, op):
+        """Once a batch or a slow query, where DEBUG is on."""
+        settings.DEBUG = is_debug
+        register_batch_processor("bank", "here", echo)
+        register_slow_query_processor("bank", "here", echo)
+        batch_id = batches.submit("Bank", op, [1], unique_key="k")
+        batches.submit("bank", op, [1], unique_key="k")
+        query_id = slow_queries.submit("bank", op, 1)
+        told = [record.getMessage() for record in caplog.records if record.name == "alya_django"]
+        expected = [f"the batch {batch_id} waits", f"the slow query {query_id} waits"] if is_debug else []
+        assert len(told) == (len(expected) if op == "nobody_here" else 0)
+        assert all(f"bank/nobody_here: {words}" in text for words, text in zip(expected, told, strict=False))
 
     @pytest.mark.rule("SUB-9")
     def test_writes_blocks_of_rows(self):

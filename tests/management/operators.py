@@ -30,4 +30,6 @@ def run(name: str, *arguments: str) -> Ending:
         call_command(name, *arguments, stdout=out)
     except CommandError as error:
         return Ending(error.returncode, out.getvalue(), str(error))
+    except SystemExit as answer:
+        return Ending(int(answer.code or 0), out.getvalue(), "")
     return Ending(0, out.getvalue(), "")

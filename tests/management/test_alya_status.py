@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from django.db.models.functions import Now
 
-from alya_django import batches, register_batch_processor, slow_queries
+from alya_django import batches, register_batch_processor, register_slow_query_processor, slow_queries
 from alya_django.management.commands import alya_status
-from alya_django.models import Batch, BatchProgress
+from alya_django.management.terminal import bar
+from alya_django.models import Batch, BatchProgress, Worker
 from alya_django.status import Kind, Status
 from alya_django.testing import drain
 from tests.management.operators import run
@@ -59,18 +61,20 @@ class AlyaStatusTests:
 
     @pytest.mark.rule("OPS-2")
     def test_ends_with_a_code_that_says_how_it_stands(self) -> None:
-        """0 is a success alone: 5 has ended otherwise, and 6 has not ended."""
+        """0 is a success alone: 5 has ended otherwise, and 6 has not ended; none is an error to complain of."""
         register_batch_processor("app", "op", fail_odd)
         good, bad = batches.submit("app", "op", [{}]), batches.submit("app", "op", [1, 2])
         Batch.objects.filter(pk=good).update(op="other")
         register_batch_processor("app", "other", echo)
-        assert run("alya_status", str(good))[::2] == (6, "The batch is queued.")
+        held_back = batches.submit("app", "op", [1], wait=True)
+        assert run("alya_status", str(good))[::2] == (6, "")
+        assert run("alya_status", str(held_back))[::2] == (6, "")
         drain()
         query_id = slow_queries.submit("app", "op", 1)
         slow_queries.abort(query_id)
         assert run("alya_status", str(good))[::2] == (0, "")
-        assert run("alya_status", str(bad))[::2] == (5, "The batch is failed.")
-        assert run("alya_status", str(query_id))[::2] == (5, "The slow query is aborted.")
+        assert run("alya_status", str(bad))[::2] == (5, "")
+        assert run("alya_status", str(query_id))[::2] == (5, "")
 
     def test_tells_why_a_batch_is_held(self) -> None:
         """The state is held, and the reason stands beside it."""
@@ -100,8 +104,8 @@ class AlyaStatusTests:
         ending = run("alya_status", str(batch_id), "--watch")
         assert ending.code == 0
         assert ending.out.splitlines()[:4] == [
-            f"[{' ' * 30}]   0.0%  queued  0 of 2 rows, 0 failed",
-            f"[{'#' * 15}{' ' * 15}]  50.0%  queued  1 of 2 rows, 0 failed",
+            f"[{' ' * 30}]   0.0%  queued  0 of 2 rows, 0 failed  no worker",
+            f"[{'#' * 15}{' ' * 15}]  50.0%  queued  1 of 2 rows, 0 failed  no worker",
             f"[{'#' * 30}] 100.0%  success  2 of 2 rows, 0 failed",
             f"batch         {batch_id}  app/op",
         ]
@@ -122,7 +126,7 @@ class AlyaStatusTests:
         batch_id = batches.submit("app", "op", [1])
         on_rest(monkeypatch)
         ending = run("alya_status", str(batch_id), "--watch")
-        assert (ending.code, ending.complaint) == (6, "The batch is queued.")
+        assert (ending.code, ending.complaint) == (6, "")
 
     @pytest.mark.rule("OPS-5")
     def test_moves_on_a_terminal(self, monkeypatch) -> None:
@@ -136,6 +140,47 @@ class AlyaStatusTests:
         assert ending.out.startswith(f"batch         {batch_id}")
         assert "0 of 1 rows" in sys.stdout.getvalue()
         assert "1 of 1 rows" in sys.stdout.getvalue()
+
+
+@pytest.mark.rule("OPS-8")
+class LacksTests:
+    @pytest.fixture
+    def told(self):
+        """Return what is told of a new batch: in full, in the list, and as JSON."""
+        batch_id = str(batches.submit("app", "op", [1]))
+
+        def tell() -> tuple[str, str, str | None]:
+            full = run("alya_status", batch_id).out.partition("lacks         ")[2].partition(":")[0]
+            line = run("alya_status").out.rstrip().partition("app/op")[2].strip()
+            (listed,) = run("alya_status", "--json").objects[0]["batches"]
+            (alone,) = run("alya_status", batch_id, "--json").objects
+            assert alone == listed
+            return full, line, alone["lacks"]
+
+        return tell
+
+    def test_an_op_that_nobody_has_registered(self, told) -> None:
+        """The other kind of the same name, and a worker of another op, do not count."""
+        register_slow_query_processor("app", "op", echo)
+        Worker.objects.create(name="w", host="h", pid=1, ops=[(Kind.SLOW_QUERY, "app", "op"), ("b", "app", "other")])
+        assert told() == ("a processor", "no processor", "processor")
+
+    def test_an_op_that_only_needs_a_worker(self, told) -> None:
+        """It is registered here, and the worker that served it has fallen silent."""
+        register_batch_processor("app", "op", echo)
+        Worker.objects.create(name="w", host="h", pid=1, ops=[(Kind.BATCH, "app", "op")])
+        Worker.objects.update(heartbeat=Now() - timedelta(seconds=30))
+        assert told() == ("a worker", "no worker", "worker")
+
+    def test_an_op_that_workers_of_another_project_serve(self, told) -> None:
+        """It need not be registered where somebody looks."""
+        Worker.objects.create(name="w", host="h", pid=1, ops=[(Kind.BATCH, "app", "op")])
+        assert told() == ("", "", None)
+
+    def test_what_has_ended_lacks_nothing(self, told) -> None:
+        """Whoever serves it by now."""
+        batches.abort(Batch.objects.get().pk)
+        assert told() == ("", "", None)
 
 
 class ListTests:
@@ -163,7 +208,16 @@ class ListTests:
         progress_of(batch_id, 300)
         line = run("alya_status").out.rstrip()
         assert line.startswith(str(batch_id)[:8])
-        assert line.endswith("queued        25%      1,200  app/op")
+        assert line.endswith("queued        25%      1,200  app/op  no processor")
+
+    @pytest.mark.rule("OPS-4")
+    def test_nothing_is_at_100_percent_before_it_has_ended(self) -> None:
+        """Shares are rounded down, in the list and where one is watched."""
+        batch_id = batches.submit("app", "op", range(2_000))
+        progress_of(batch_id, 1_999)
+        assert "  99%  " in run("alya_status").out
+        assert bar(1_999, 2_000) == f"[{'#' * 29} ]  99.9%"
+        assert bar(2_000, 2_000) == f"[{'#' * 30}] 100.0%"
 
     def test_is_narrowed_to_an_app_and_op(self) -> None:
         """In any case of letters; a name that cannot be one is an error of the command line."""
@@ -181,14 +235,14 @@ class ListTests:
 
     @pytest.mark.rule("OPS-4")
     def test_asks_as_much_of_many_as_of_few(self, django_assert_num_queries) -> None:
-        """Two statements for batches, one each for their progress."""
+        """Two statements for batches, one each for their progress, one for the workers."""
         for _ in range(4):
             batches.submit("app", "op", [1])
             Batch.objects.create(
                 **{"app": "app", "op": "op", "kind": Kind.BATCH, "status": Status.SUCCESS, "nrows": 1},
                 **{"id": uuid4(), "done_at": Now(), "nsuccess": 1, "nfailed": 0, "naborted": 0},
             )
-        with django_assert_num_queries(4):
+        with django_assert_num_queries(5):
             run("alya_status")
 
     @pytest.mark.rule("OPS-5")

@@ -125,6 +125,7 @@ class OperatorCommandTests:
             "input_file": "in.csv",
             "output_files": {},
             "parent": None,
+            "lacks": None,
         }
 
     def test_must_be_for_something(self) -> None:

@@ -9,8 +9,6 @@ from contextlib import suppress
 from time import sleep
 from typing import Any
 
-from django.core.management.base import CommandError
-
 from alya_django.management import arguments
 from alya_django.management.batch_commands import (
     Code,
@@ -20,11 +18,12 @@ from alya_django.management.batch_commands import (
     as_progress,
     as_text,
     find,
+    lacking,
     stored,
 )
 from alya_django.management.terminal import live_text
-from alya_django.models import Batch
-from alya_django.status import PENDING, Kind, Status
+from alya_django.models import Batch, Worker
+from alya_django.status import PENDING, Status
 from alya_django.validation import JSON, fold_name
 
 WATCH_SECONDS = 1.0
@@ -52,8 +51,9 @@ class Command(OperatorCommand):
         names = {name: fold_name(options[name], name) for name in ("app", "op") if options[name] is not None}
 
         def look() -> tuple[str, JSON, bool]:
-            listed = _unfinished_and_latest(names, options["limit"])
-            return "\n".join(map(as_line, listed)) or "Nothing.", {"batches": list(map(as_json, listed))}, False
+            listed = _with_lacks(_unfinished_and_latest(names, options["limit"]))
+            lines = [as_line(batch, lacks) for batch, lacks in listed]
+            return "\n".join(lines) or "Nothing.", {"batches": [_as_json(*one) for one in listed]}, False
 
         if options["watch"]:
             self._watch(look)
@@ -62,18 +62,18 @@ class Command(OperatorCommand):
 
     def _show(self, batch_id: str, *, is_watching: bool) -> None:
         def look() -> tuple[str, JSON, bool]:
-            batch = find(batch_id)
-            return as_progress(batch), as_json(batch), Status(batch.status).is_final
+            ((batch, lacks),) = _with_lacks([find(batch_id)])
+            return as_progress(batch, lacks), _as_json(batch, lacks), Status(batch.status).is_final
 
         if is_watching:
             self._watch(look)
-        batch = find(batch_id)
+        ((batch, lacks),) = _with_lacks([find(batch_id)])
         if not (is_watching and self.is_json):
-            self.tell(as_text(batch), as_json(batch))
+            self.tell(as_text(batch, lacks), _as_json(batch, lacks))
         status = Status(batch.status)
         if status is not Status.SUCCESS:
-            code = Code.FAILED if status.is_final else Code.UNFINISHED
-            raise CommandError(f"The {Kind(batch.kind).label} is {status.label}.", returncode=code)
+            # That is the answer, and no error.
+            sys.exit(Code.FAILED if status.is_final else Code.UNFINISHED)
 
     def _watch(self, look: Callable[[], tuple[str, JSON, bool]]) -> None:
         """Look again and again, and show what has changed, until it has ended or nobody wants to see more."""
@@ -86,6 +86,15 @@ class Command(OperatorCommand):
                     shown = value
                 if not is_over:
                     sleep(WATCH_SECONDS)
+
+
+def _with_lacks(batches: list[Batch]) -> list[tuple[Batch, str]]:
+    served = Worker.objects.primary().alive().ops()
+    return [(batch, lacking(batch, served)) for batch in batches]
+
+
+def _as_json(batch: Batch, lacks: str) -> JSON:
+    return {**as_json(batch), "lacks": lacks or None}
 
 
 def _unfinished_and_latest(names: dict[str, str], limit: int) -> list[Batch]:
