@@ -13,11 +13,10 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.forms.widgets import Script
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
-from django.views.decorators.http import require_GET, require_http_methods
 
 from alya_django.admin import (
     acts,
@@ -28,6 +27,7 @@ from alya_django.admin import (
     lines,
     live,
     masking,
+    methods,
     permissions,
     report,
     uploads,
@@ -126,18 +126,27 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         js = (Script("alya_django/progress.js", type="module"),)
 
     def get_urls(self) -> list[URLPattern]:
-        pages: list[tuple[str, str, Any]] = [
-            ("progress/", "progress", require_GET(self.progress_view)),
-            ("<path:object_id>/output/", "output", require_GET(self.output_view)),
-            ("<path:object_id>/failed-lines/", "failed_lines", require_GET(self.failed_lines_view)),
-            ("<path:object_id>/return-file/", "return_file", require_GET(self.return_file_view)),
-        ]
-        for act in acts.ACTS:
-            view = require_http_methods(["GET", "POST"])(partial(self.act_view, act))
-            pages.append((f"<path:object_id>/{act.name}/", act.name, view))
+        site = self.admin_site
         own = [
-            path(route, self.admin_site.admin_view(view), name=f"alya_django_batch_{name}")
-            for route, name, view in pages
+            methods.page(site, methods.TAKE, "progress/", self.progress_view, name="batch_progress"),
+            *(
+                methods.page(site, methods.TAKE, f"<path:object_id>/{route}/", view, name=f"batch_{name}")
+                for route, name, view in (
+                    ("output", "output", self.output_view),
+                    ("failed-lines", "failed_lines", self.failed_lines_view),
+                    ("return-file", "return_file", self.return_file_view),
+                )
+            ),
+            *(
+                methods.page(
+                    site,
+                    methods.ASK,
+                    f"<path:object_id>/{act.name}/",
+                    partial(self.act_view, act),
+                    name=f"batch_{act.name}",
+                )
+                for act in acts.ACTS
+            ),
         ]
         return [*lines.urls(self), *uploads.urls(self), *own, *super().get_urls()]
 

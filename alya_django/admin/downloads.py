@@ -38,6 +38,7 @@ def output_file(request: HttpRequest, batch: Batch, name: str) -> HttpResponse:
 
 def failed_lines(request: HttpRequest, batch: Batch) -> HttpResponse:
     """Answer with the failed lines of a batch as CSV, one line for each message, in memory that does not grow."""
+    _demand_lines(batch)
     audit.log(request, batch, _("Downloaded the failed lines."))
     rows = batches.iter_rows(batch.pk, status=Status.FAILED)
     return _csv(f"{batch.app}-{batch.op}-{str(batch.pk)[:8]}-failed.csv", _table(request, batch, rows))
@@ -45,6 +46,7 @@ def failed_lines(request: HttpRequest, batch: Batch) -> HttpResponse:
 
 def return_file(request: HttpRequest, batch: Batch) -> HttpResponse:
     """Answer with the failed rows of a batch as a file that can be corrected, and received again."""
+    _demand_lines(batch)
     try:
         file = intake.return_file(batch.pk)
     except (InvalidState, NotFound) as refusal:
@@ -77,6 +79,12 @@ def faults(request: HttpRequest, file: BatchFile) -> HttpResponse:
 def faults_name(file: BatchFile) -> str:
     """Return what the faulty lines of a file are called where they are downloaded."""
     return f"{file.file_name}.faults.csv"
+
+
+def _demand_lines(batch: Batch) -> None:
+    """Answer 404 for what has no lines to give back."""
+    if batch.kind != Kind.BATCH:
+        raise Http404(_("A slow query has no lines."))
 
 
 def _without_reasons(file: BatchFile) -> Iterator[list[Any]]:

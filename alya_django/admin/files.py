@@ -10,12 +10,11 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
-from django.views.decorators.http import require_GET
 
-from alya_django.admin import downloads, masking, permissions, words
+from alya_django.admin import downloads, masking, methods, permissions, words
 from alya_django.admin.file_filters import FILTERS, OUTCOMES, types_seen
 from alya_django.admin.paging import KeysetMixin
 from alya_django.admin.read_only import ReadOnlyAdmin
@@ -66,11 +65,7 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
 
     def get_urls(self) -> list[URLPattern]:
         own = [
-            path(
-                f"<path:object_id>/{name}/",
-                self.admin_site.admin_view(require_GET(view)),
-                name=f"alya_django_batchfile_{name}",
-            )
+            methods.page(self.admin_site, methods.TAKE, f"<path:object_id>/{name}/", view, name=f"batchfile_{name}")
             for name, view in (("faults", self.faults_view), ("content", self.content_view))
         ]
         return [*own, *super().get_urls()]

@@ -12,11 +12,10 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, reverse
 from django.utils.translation import gettext as _
-from django.views.decorators.http import require_http_methods, require_safe
 
-from alya_django.admin import acts, confirm, masking, permissions, words
+from alya_django.admin import acts, confirm, masking, methods, permissions, words
 from alya_django.models import Batch, BatchRow
 from alya_django.status import Kind, Status
 
@@ -56,7 +55,7 @@ class Given:
 
 def urls(pages: BatchAdmin) -> list[URLPattern]:
     """Return the addresses of lines, below those of batches."""
-    wrap = pages.admin_site.admin_view
+    site = pages.admin_site
 
     def show(request: HttpRequest, batch_id: UUID, line: int) -> HttpResponse:
         return _show(pages, request, _find_batch(request, batch_id), line)
@@ -68,14 +67,11 @@ def urls(pages: BatchAdmin) -> list[URLPattern]:
     def find(request: HttpRequest, batch_id: UUID) -> HttpResponse:
         return _lead(pages, request, _find_batch(request, batch_id))
 
+    of_batch = "<uuid:batch_id>/line/"
     return [
-        path("<uuid:batch_id>/line/", wrap(require_safe(find)), name="alya_django_batch_find_line"),
-        path("<uuid:batch_id>/line/<int:line>/", wrap(require_safe(show)), name="alya_django_batch_line"),
-        path(
-            "<uuid:batch_id>/line/<int:line>/retry/",
-            wrap(require_http_methods(["GET", "POST"])(retry)),
-            name="alya_django_batch_retry_line",
-        ),
+        methods.page(site, methods.LOOK, of_batch, find, name="batch_find_line"),
+        methods.page(site, methods.LOOK, f"{of_batch}<int:line>/", show, name="batch_line"),
+        methods.page(site, methods.ASK, f"{of_batch}<int:line>/retry/", retry, name="batch_retry_line"),
     ]
 
 

@@ -9,9 +9,10 @@ from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern
 from django.utils.text import capfirst
 
-from alya_django.admin import permissions
+from alya_django.admin import methods, permissions
 from alya_django.admin.paging import KeysetMixin
 
 AnyModel = TypeVar("AnyModel", bound=Model)
@@ -43,6 +44,14 @@ class ReadOnlyAdmin(_ModelAdmin[AnyModel]):
     list_filter: ClassVar[tuple[type[StaticFilter], ...]] = ()
     change_list_mixin: ClassVar[type[KeysetMixin]] = KeysetMixin
     app_field: ClassVar[str | None] = None
+
+    def get_urls(self) -> list[URLPattern]:
+        """Return Django's own pages: they are to look at, and the list takes actions where it has some."""
+        names_of_list = [f"{self.opts.app_label}_{self.opts.model_name}_changelist"] if self.actions else []
+        return [
+            methods.only((*methods.LOOK, *(methods.DO if pattern.name in names_of_list else ())), pattern)
+            for pattern in super().get_urls()
+        ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AnyModel]:
         queryset = super().get_queryset(request)

@@ -214,6 +214,15 @@ class BatchRowAdmin(ReadOnlyAdmin[BatchRow]):
     class Media:
         css: ClassVar = {"all": ("alya_django/alya.css", "alya_django/rows.css")}
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> BatchRow | None:
+        """Return a row with its payloads as the person may see them, whatever page of Django's might show it."""
+        row = super().get_object(request, object_id, from_field)
+        if row is not None:
+            for name in ("input", "result", "messages"):
+                setattr(row, name, masking.shown(request, row.batch, name, getattr(row, name)))
+            row.output_lines = masking.shown_lines(request, row.batch, row.output_lines or {})
+        return row
+
     def change_view(
         self,
         request: HttpRequest,
@@ -223,7 +232,7 @@ class BatchRowAdmin(ReadOnlyAdmin[BatchRow]):
     ) -> HttpResponse:
         """Lead to the page of the line, whatever address others have kept of the row."""
         row = self.get_object(request, unquote(object_id))
-        if row is None or not self.has_view_permission(request, row) or request.method != "GET":
+        if row is None or not self.has_view_permission(request, row):
             return super().change_view(request, object_id, form_url, extra_context)
         return HttpResponseRedirect(_line_page(self, row))
 

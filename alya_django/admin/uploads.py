@@ -12,14 +12,13 @@ from django.core.files.uploadhandler import FileUploadHandler, SkipFile
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
-from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from alya_django import slow_queries
-from alya_django.admin import audit, masking, permissions, report, upload_words, words
+from alya_django.admin import audit, masking, methods, permissions, report, upload_words, words
 from alya_django.admin.confirm import ReasonForm
 from alya_django.admin.preview_table import table
 from alya_django.admin.upload_words import Loading
@@ -47,28 +46,21 @@ def types(request: HttpRequest) -> list[FileChecker]:
 
 def urls(pages: BatchAdmin) -> list[URLPattern]:
     """Return the addresses of uploads, below those of batches."""
-    wrap = pages.admin_site.admin_view
+    site = pages.admin_site
+    choose = _measured(lambda request: _choose(pages, request))
 
     def of_upload(view: Callable[[BatchAdmin, HttpRequest, Upload], HttpResponse]) -> Callable[..., HttpResponse]:
         return lambda request, token: view(pages, request, _find(request, token))
 
     return [
-        path(
-            "upload/",
-            wrap(require_http_methods(["GET", "POST"])(_measured(lambda request: _choose(pages, request)))),
-            name="alya_django_batch_upload",
-        ),
-        path("upload/progress/", wrap(require_GET(_progress)), name="alya_django_batch_upload_progress"),
+        methods.page(site, methods.ASK, "upload/", choose, name="batch_upload"),
+        methods.page(site, methods.TAKE, "upload/progress/", _progress, name="batch_upload_progress"),
         *(
-            path(
-                f"upload/<uuid:token>/{name}{'/' if name else ''}",
-                wrap(require(of_upload(view))),
-                name=f"alya_django_batch_upload_{name or 'page'}",
-            )
-            for name, require, view in (
-                ("", require_GET, _show),
-                ("confirm", require_POST, _confirm),
-                ("discard", require_POST, _discard),
+            methods.page(site, served, f"upload/<uuid:token>/{route}", of_upload(view), name=f"batch_upload_{name}")
+            for served, route, view, name in (
+                (methods.LOOK, "", _show, "page"),
+                (methods.DO, "confirm/", _confirm, "confirm"),
+                (methods.DO, "discard/", _discard, "discard"),
             )
         ),
     ]

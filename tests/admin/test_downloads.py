@@ -221,6 +221,16 @@ class AllowedTests:
         for address in (output(written, "late.csv"), failed_lines(written)):
             assert admin_client.get(address).status_code == 404
 
+    @pytest.mark.rule("ADM-15")
+    @pytest.mark.parametrize("page", ["failed-lines", "return-file"])
+    def test_a_slow_query_has_no_lines_to_download(self, page: str, admin_client: Client, registry: Any) -> None:
+        """It is not there, rather than an error, and nothing is logged."""
+        register_slow_query_processor("bank", "report", lambda row: {})
+        query = slow_queries.submit("bank", "report", {})
+        drain()
+        assert admin_client.get(f"{BATCHES}{query}/{page}/").status_code == 404
+        assert logged() == []
+
     @pytest.mark.parametrize("method", ["post", "put", "patch", "delete", "head"])
     def test_is_only_gotten(self, method: str, written: UUID, admin_client: Client) -> None:
         """Other methods neither give nor log anything."""
