@@ -14,7 +14,7 @@ from alya_django.answers import (
     RowOutcome,
     Summary,
 )
-from alya_django.checkers import BadFile, FaultyLine, checkers, register_file_checker
+from alya_django.checkers import BadFile, FaultyLine, Route, checkers, register_file_checker
 from alya_django.control_totals import ControlTotals
 from alya_django.exceptions import (
     AlreadyDone,
@@ -74,6 +74,7 @@ __all__ = [
     "QueryResult",
     "Receipt",
     "RetryLater",
+    "Route",
     "Row",
     "RowFailed",
     "RowOutcome",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar, overload
 from alya_django.control_totals import ControlTotals
 from alya_django.exceptions import AlreadyRegistered, AlyaError, InvalidInput
 from alya_django.processors import BatchInput
-from alya_django.validation import JSON, check_text, fold_name
+from alya_django.validation import JSON, check_text, fold_app, fold_name
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise as StrPromise
@@ -33,8 +33,31 @@ class BadFile(AlyaError):
         super().__init__(reason)
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """
+    The app and op whose processor gets the rows of a file.
+
+    A checker that is registered with several ``routes`` yields one of them, once and before the first row.
+
+    Raises:
+        InvalidInput: A name is no name, or the app is Alya's own.
+    """
+
+    app: str
+    op: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "app", fold_app(self.app))
+        object.__setattr__(self, "op", fold_name(self.op, "op"))
+
+    def __str__(self) -> str:
+        return f"{self.app}/{self.op}"
+
+
 Line = BatchInput | FaultyLine
-Check = Callable[[BinaryIO, str, dict[str, JSON]], Iterable[Line | ControlTotals]]
+Yielded = Line | Route | ControlTotals
+Check = Callable[[BinaryIO, str, dict[str, JSON]], Iterable[Yielded]]
 UniqueBy = tuple[str, ...] | Callable[[JSON], Any]
 AnyCheck = TypeVar("AnyCheck", bound=Check)
 
@@ -44,14 +67,18 @@ class FileChecker:
     """A checker, the type of files it reads, where their rows go, and whether people may upload them in the admin."""
 
     file_type: str
-    app: str
-    op: str
+    routes: tuple[Route, ...]
     check: Check
     unique_by: UniqueBy | None = None
     totals: tuple[str, ...] = ()
     upload: bool = False
     label: str | StrPromise = ""
     help_text: str | StrPromise = ""
+
+    @property
+    def apps(self) -> frozenset[str]:
+        """The apps that a file of the type may be for."""
+        return frozenset(route.app for route in self.routes)
 
 
 class CheckerRegistry:
@@ -75,8 +102,8 @@ class CheckerRegistry:
             elif earlier != checker:
                 raise AlreadyRegistered(
                     f"There is a checker for the file type {checker.file_type!r} already.",
-                    app=checker.app,
-                    op=checker.op,
+                    app=checker.routes[0].app,
+                    op=checker.routes[0].op,
                 )
 
     def find(self, file_type: str) -> FileChecker | None:
@@ -102,7 +129,7 @@ class CheckerRegistry:
         return len(self._checkers)
 
     def __repr__(self) -> str:
-        entries = (f"{checker.file_type} ({checker.app}/{checker.op})" for checker in self)
+        entries = (f"{checker.file_type} ({', '.join(map(str, checker.routes))})" for checker in self)
         return f"<CheckerRegistry: {', '.join(entries) or 'empty'}>"
 
 
@@ -114,8 +141,9 @@ def register_file_checker(
     file_type: str,
     check: AnyCheck,
     *,
-    app: str,
-    op: str,
+    app: str | None = None,
+    op: str | None = None,
+    routes: Route | Sequence[Route] | None = None,
     unique_by: str | Sequence[str] | Callable[[JSON], Any] | None = None,
     totals: str | Sequence[str] | None = None,
     upload: bool = False,
@@ -127,8 +155,9 @@ def register_file_checker(
     file_type: str,
     check: None = None,
     *,
-    app: str,
-    op: str,
+    app: str | None = None,
+    op: str | None = None,
+    routes: Route | Sequence[Route] | None = None,
     unique_by: str | Sequence[str] | Callable[[JSON], Any] | None = None,
     totals: str | Sequence[str] | None = None,
     upload: bool = False,
@@ -139,8 +168,9 @@ def register_file_checker(
     file_type: str,
     check: Any = None,
     *,
-    app: str,
-    op: str,
+    app: str | None = None,
+    op: str | None = None,
+    routes: Any = None,
     unique_by: Any = None,
     totals: Any = None,
     upload: bool = False,
@@ -156,6 +186,8 @@ def register_file_checker(
             Once it may yield the ControlTotals that the file declares.
             What it leaves in the context, a copy of the caller's, is the batch's.
         app, op: Whose processor gets the rows.
+        routes: Instead of both, those among which ``check`` chooses by what the file says: it yields one, once and
+            before the first row. What corrects a batch goes where that has gone.
         unique_by: What makes a row unique in the app and op: the names of fields of its input, or a function of the
             input that returns a value or several. A line whose key a row of this file has, or one of a file received
             in the last DUPLICATE_DAYS that has not failed, is faulty. One without any of the values is not compared.
@@ -168,7 +200,7 @@ def register_file_checker(
 
     Raises:
         AlreadyRegistered: The type has another checker, or this one with other arguments.
-        InvalidInput: A name is no name, or ``check`` cannot be called.
+        InvalidInput: A name is no name, there is neither an app and op nor a route, or ``check`` cannot be called.
 
     Source: Alya's RegisterFileChk.
     """
@@ -177,8 +209,7 @@ def register_file_checker(
         checkers.register(
             FileChecker(
                 _checked_type(file_type),
-                fold_name(app, "app"),
-                fold_name(op, "op"),
+                _routes(app, op, routes),
                 _checked_check(source),
                 _unique_by(unique_by),
                 () if totals is None else _field_names(totals, "totals"),
@@ -196,6 +227,17 @@ def _checked_type(file_type: str) -> str:
     if not check_text(file_type, "file_type"):
         raise InvalidInput("is empty.", field="file_type")
     return file_type
+
+
+def _routes(app: Any, op: Any, routes: Any) -> tuple[Route, ...]:
+    if routes is None:
+        return (Route(app, op),)
+    if app is not None or op is not None:
+        raise InvalidInput("go instead of app and op, not with them.", field="routes")
+    given = (routes,) if isinstance(routes, Route) else tuple(routes) if isinstance(routes, list | tuple) else ()
+    if not given or not all(isinstance(route, Route) for route in given) or len(set(given)) < len(given):
+        raise InvalidInput(f"must be different Routes, at least one, not {routes!r}.", field="routes")
+    return given
 
 
 def _checked_check(check: Any) -> Check:

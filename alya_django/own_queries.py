@@ -11,8 +11,9 @@ from alya_django import batches, lifecycle
 from alya_django.exceptions import AlreadyDone, InvalidState, NotFound
 from alya_django.models import Batch, Worker, database
 from alya_django.processors import QueryResult, Row, RowFailed, SlowQueryProcessor
-from alya_django.registry import OWN_APP, registry
+from alya_django.registry import registry
 from alya_django.status import Kind, Status
+from alya_django.validation import OWN_APP
 
 ABORT, RETRY = "abort", "retry"
 """The ops, named after what they do to the batch that they are about, their parent."""

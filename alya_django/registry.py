@@ -16,14 +16,12 @@ from alya_django.exceptions import AlreadyRegistered, InvalidInput
 from alya_django.options import Options, names, options_of
 from alya_django.processors import BatchProcessor, Initializer, SlowQueryProcessor
 from alya_django.status import Kind
-from alya_django.validation import fold_name
+from alya_django.validation import OWN_APP, fold_app, fold_name
 
 Processor = TypeVar("Processor")
 Key = tuple[Kind, str, str]
 
 METHODS = {Kind.BATCH: "do_batch_job", Kind.SLOW_QUERY: "do_slow_query"}
-OWN_APP = "alya"
-"""The app of the slow queries that Alya itself submits and answers; no project registers anything for it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,7 +158,7 @@ registry = Registry()
 
 def register_initializer(app: str, initializer: Any) -> None:
     """Register what makes the init block of an app, in the project's registry; see Registry."""
-    registry.register_initializer(_of_project(app), initializer)
+    registry.register_initializer(fold_app(app), initializer)
 
 
 @overload
@@ -204,18 +202,10 @@ def register_slow_query_processor(app: str, op: str, processor: Any = None, **op
 
 def _register(kind: Kind, app: str, op: str, processor: Any, options: dict[str, Any]) -> Any:
     def decorate(source: Any) -> Any:
-        registry.register_processor(kind, _of_project(app), op, source, options)
+        registry.register_processor(kind, fold_app(app), op, source, options)
         return source
 
     return decorate if processor is None else decorate(processor)
-
-
-def _of_project(app: str) -> str:
-    """Return the name of an app that a project may register something for."""
-    name = fold_name(app, "app")
-    if name == OWN_APP:
-        raise InvalidInput(f"{app!r} is the app of Alya's own slow queries; give yours another name.", field="app")
-    return name
 
 
 def _processor(kind: Kind, source: Any, options: dict[str, Any]) -> Any:

@@ -15,6 +15,8 @@ JSON = Any
 ID_DIGITS = range(4, 33)
 NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 HEX = re.compile(r"[0-9a-f]+")
+OWN_APP = "alya"
+"""The app of the slow queries that Alya itself submits and answers; no project registers anything for it."""
 TEXT_MAX = 255
 LINE_MAX = 2**31 - 1
 # PostgreSQL holds 268 435 455 bytes in one JSON string, and a character may take four.
@@ -46,6 +48,14 @@ def fold_name(value: str, field: str) -> str:
             f"{value!r} is no name: it takes letters a-z, digits, '_', '.' and '-', the last two not in front.",
             field=field,
         )
+    return name
+
+
+def fold_app(app: str) -> str:
+    """Return the name of an app that a project may register something for, in lower case; else raise InvalidInput."""
+    name = fold_name(app, "app")
+    if name == OWN_APP:
+        raise InvalidInput(f"{app!r} is the app of Alya's own slow queries; give yours another name.", field="app")
     return name
 
 

@@ -5,7 +5,10 @@ import threading
 import pytest
 
 from alya_django import AlreadyRegistered, InvalidInput, checkers, register_file_checker
-from alya_django.checkers import CheckerRegistry, FileChecker
+from alya_django.checkers import CheckerRegistry, FileChecker, Route
+
+TRANSFERS, FEES = Route("bank", "transfer"), Route("Bank", "FEES")
+BY_ROUTES = {"app": None, "op": None}
 
 
 def check(file, file_name, context):
@@ -35,7 +38,7 @@ class RegisterTests:
         register_file_checker("txn", check, app="Bank", op="Transfer")
         with pytest.raises(AlreadyRegistered):
             register_file_checker("txn", check, app="bank", op="fees")
-        assert list(checkers) == [FileChecker("txn", "bank", "transfer", check)]
+        assert list(checkers) == [FileChecker("txn", (Route("bank", "transfer"),), check)]
 
     def test_is_a_decorator_without_a_checker(self):
         """The function that is decorated stays what it is."""
@@ -53,6 +56,14 @@ class RegisterTests:
             ({"op": None}, "op: must be a string, not NoneType."),
             ({"check": 7}, "check: 7 cannot be called."),
             ({"upload": "yes"}, "upload: must be True or False, not 'yes'."),
+            ({"app": "Alya"}, "app: 'Alya' is the app of Alya's own slow queries"),
+            ({"app": None}, "app: must be a string, not NoneType."),
+            ({"routes": TRANSFERS}, "routes: go instead of app and op, not with them."),
+            ({"routes": [TRANSFERS], "op": None}, "routes: go instead of app and op, not with them."),
+            ({**BY_ROUTES, "routes": []}, "routes: must be different Routes, at least one, not []."),
+            ({**BY_ROUTES, "routes": "bank/fee"}, "routes: must be different Routes, at least one, not 'bank/fee'."),
+            ({**BY_ROUTES, "routes": [("bank", "fee")]}, "routes: must be different Routes, at least one, not "),
+            ({**BY_ROUTES, "routes": [TRANSFERS, TRANSFERS]}, "routes: must be different Routes, at least one, not "),
         ],
     )
     def test_refuses_what_cannot_be_one(self, arguments, message):
@@ -62,6 +73,39 @@ class RegisterTests:
             register_file_checker(given.pop("file_type"), given.pop("check"), **given)
         assert str(caught.value).startswith(message)
         assert not checkers
+
+
+class RouteTests:
+    @pytest.mark.rule("FXR-41")
+    def test_is_an_app_and_an_op(self):
+        """In lower case, as all names are; it is written as people write it."""
+        assert (FEES.app, FEES.op, str(FEES)) == ("bank", "fees", "bank/fees")
+        assert Route("bank", "fees") == FEES
+
+    @pytest.mark.rule("FXR-41")
+    @pytest.mark.parametrize(
+        ("names", "field"),
+        [(("", "fee"), "app"), (("bank", None), "op"), (("bank", "a b"), "op"), (("ALYA", "x"), "app")],
+    )
+    def test_refuses_what_is_no_name(self, names, field):
+        """The app of Alya's own slow queries is none to send files to."""
+        with pytest.raises(InvalidInput) as caught:
+            Route(*names)
+        assert caught.value.field == field
+
+    @pytest.mark.rule("FXR-41", "FXR-10")
+    def test_may_be_one_of_several_of_a_type(self):
+        """They keep their order; the same in another order is another checker."""
+        register_file_checker("orders", check, routes=[TRANSFERS, FEES])
+        register_file_checker("orders", check, routes=(TRANSFERS, FEES))
+        register_file_checker("fees", check, routes=FEES)
+        assert [(entry.routes, entry.apps) for entry in checkers] == [
+            ((FEES,), {"bank"}),
+            ((TRANSFERS, FEES), {"bank"}),
+        ]
+        assert repr(checkers) == "<CheckerRegistry: fees (bank/fees), orders (bank/transfer, bank/fees)>"
+        with pytest.raises(AlreadyRegistered):
+            register_file_checker("orders", check, routes=[FEES, TRANSFERS])
 
 
 class RegistryTests:
@@ -87,7 +131,7 @@ class RegistryTests:
         reader = threading.Thread(target=read)
         reader.start()
         for number in range(200):
-            registry.register(FileChecker(f"type{number}", "bank", "transfer", check))
+            registry.register(FileChecker(f"type{number}", (Route("bank", "transfer"),), check))
         reader.join(timeout=30)
         assert seen == sorted(seen)
         assert seen[-1] == 200

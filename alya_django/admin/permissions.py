@@ -12,7 +12,7 @@ from django.utils.module_loading import import_string
 
 from alya_django.conf import settings
 from alya_django.models import Batch
-from alya_django.registry import OWN_APP
+from alya_django.validation import OWN_APP
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 

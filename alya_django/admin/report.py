@@ -14,8 +14,8 @@ from alya_django.admin import asked, figures, live, words
 from alya_django.admin.asked import Asked
 from alya_django.admin.figures import Figures
 from alya_django.models import Batch, BatchFile, BatchRow, Worker
-from alya_django.registry import OWN_APP
 from alya_django.status import PENDING, Kind, Status
+from alya_django.validation import OWN_APP
 
 CLAIMED_MAX = 1_000
 CHILDREN_MAX = 20

@@ -20,6 +20,7 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from alya_django import slow_queries
 from alya_django.admin import audit, masking, methods, permissions, report, upload_words, words
 from alya_django.admin.confirm import ReasonForm
+from alya_django.admin.file_filters import sees_type
 from alya_django.admin.preview_table import table
 from alya_django.admin.upload_words import Loading
 from alya_django.checkers import FileChecker, checkers
@@ -41,7 +42,7 @@ def types(request: HttpRequest) -> list[FileChecker]:
     """Return the types of files that a person may upload."""
     if not permissions.may(request, permissions.SUBMIT):
         return []
-    return [checker for checker in checkers if checker.upload and permissions.sees_app(request, checker.app)]
+    return [checker for checker in checkers if checker.upload and sees_type(request, checker.file_type)]
 
 
 def urls(pages: BatchAdmin) -> list[URLPattern]:
@@ -148,15 +149,9 @@ def _find(request: HttpRequest, token: UUID) -> Upload:
     """Return an upload that the person may see; else it is as if it were not there."""
     permissions.demand(request, permissions.SUBMIT)
     upload = uploads.find(token)
-    if upload is None or not permissions.sees_app(request, _app(upload)):
+    if upload is None or not sees_type(request, upload.file.file_type):
         raise Http404
     return upload
-
-
-def _app(upload: Upload) -> str:
-    """Return the app whose file it is; empty, which only those see who see all, where no checker reads it any more."""
-    checker = checkers.find(upload.file.file_type)
-    return "" if checker is None else checker.app
 
 
 def _show(pages: BatchAdmin, request: HttpRequest, upload: Upload, form: ReasonForm | None = None) -> TemplateResponse:
@@ -193,12 +188,14 @@ def _contents(request: HttpRequest, upload: Upload) -> dict[str, Any]:
     if checker is None:
         return {"obstacle": _("No checker reads files of this type any more.")}
     found = preview.look(file, checker)
-    batch = Batch(kind=Kind.BATCH, app=checker.app, op=checker.op, input_file=file.file_name, context={})
+    route = found.route or checker.routes[0]
+    batch = Batch(kind=Kind.BATCH, app=route.app, op=route.op, input_file=file.file_name, context={})
     earlier = _earlier(file)
     if found.declared is not None:
         found.declared["sums"] = masking.shown_sums(request, batch, found.declared["sums"])
     return {
         "found": found,
+        "route": found.route if len(checker.routes) > 1 else None,
         "declared": upload_words.declared(found),
         "differences": masking.shown_differences(request, batch, "; ".join(found.mismatch)),
         "more_faults": upload_words.more_faults(found),
@@ -279,7 +276,7 @@ def _progress(request: HttpRequest) -> JsonResponse:
     """Answer what the page of an upload polls, in the form in which batches answer."""
     permissions.demand(request, permissions.SUBMIT)
     upload = _asked_for(request)
-    if upload is None or not permissions.sees_app(request, _app(upload)):
+    if upload is None or not sees_type(request, upload.file.file_type):
         return JsonResponse({"batches": {}})
     return JsonResponse({"batches": {str(upload.token): Loading.of(upload).as_json()}})
 

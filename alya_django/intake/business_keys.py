@@ -10,6 +10,7 @@ from uuid import UUID
 
 from alya_django.checkers import BadFile, FaultyLine, FileChecker, Line
 from alya_django.conf import settings
+from alya_django.intake.routing import Routing
 from alya_django.models import Batch, BatchRow, BusinessKey, database
 from alya_django.processors import BatchInput
 from alya_django.status import Status
@@ -39,8 +40,8 @@ class BusinessKeys:
     are received at the same time. A key whose row has failed, or was aborted, and is not about to be retried, is free.
     """
 
-    def __init__(self, checker: FileChecker, batch_id: UUID) -> None:
-        self._start = f"{checker.app}\0{checker.op}"
+    def __init__(self, checker: FileChecker, routing: Routing, batch_id: UUID) -> None:
+        self._routing = routing
         self._unique_by = checker.unique_by
         self._batch_id = batch_id
 
@@ -49,8 +50,9 @@ class BusinessKeys:
         values = self._values(input)
         if not any(values):
             return None
+        route = self._routing.settled()
         # No value that is stored has a NUL in it.
-        key = "\0".join([self._start, *values]).encode(errors="surrogatepass")
+        key = "\0".join([route.app, route.op, *values]).encode(errors="surrogatepass")
         return blake2b(key, digest_size=DIGEST_BYTES).hexdigest()
 
     def without_duplicates(self, lines: Iterable[Keyed]) -> Iterator[Keyed]:

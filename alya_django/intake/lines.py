@@ -6,20 +6,21 @@ import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from alya_django import log_words
-from alya_django.checkers import BadFile, FaultyLine, Line
+from alya_django.checkers import BadFile, FaultyLine, Line, Route, Yielded
 from alya_django.conf import settings
 from alya_django.control_totals import ControlTotals, Sums
 from alya_django.exceptions import InvalidInput
 from alya_django.intake.business_keys import BusinessKeys, Keyed
 from alya_django.intake.faults import Faults
 from alya_django.intake.parent import Parent
+from alya_django.intake.routing import Routing
 from alya_django.models import database
 from alya_django.processors import BatchInput
 from alya_django.validation import JSON, EncodedJSON, encode_json
 
 logger = logging.getLogger("alya_django.intake")
 
-YIELDED = (BatchInput, FaultyLine, ControlTotals)
+YIELDED = (BatchInput, FaultyLine, Route, ControlTotals)
 
 
 class Totals:
@@ -40,9 +41,10 @@ class Totals:
 
 
 def rows(
-    check: Callable[[], Iterable[Line | ControlTotals]],
+    check: Callable[[], Iterable[Yielded]],
     faults: Faults,
     totals: Totals,
+    routing: Routing,
     keys: BusinessKeys | None = None,
     parent: Parent | None = None,
 ) -> Generator[BatchInput, None, None]:
@@ -53,9 +55,11 @@ def rows(
     another row has, or a line that its parent has not to be repeated.
 
     Raises:
-        BadFile: The checker refuses the file, fails, yields something else, or yields too many lines.
+        BadFile: The checker refuses the file, fails, yields something else, or yields too many lines, or does not say
+            where the rows go.
     """
-    keyed = _encoded(_checked(check), totals, _no_digest if keys is None else keys.digest)
+    lines = _without_declarations(_checked(check), totals, routing)
+    keyed = _encoded(lines, totals, _no_digest if keys is None else keys.digest)
     if parent is not None:
         keyed = parent.only_repeatable(keyed)
     for line, _, amounts in keyed if keys is None else keys.without_duplicates(keyed):
@@ -66,18 +70,25 @@ def rows(
             yield line
 
 
-def _encoded(
-    lines: Iterable[Line | ControlTotals], totals: Totals, digest: Callable[[JSON], str | None]
-) -> Iterator[Keyed]:
+def _without_declarations(yielded: Iterable[Yielded], totals: Totals, routing: Routing) -> Iterator[Line]:
+    """Yield the lines among what a checker yields, and note what it says of the file as a whole."""
+    for one in yielded:
+        if isinstance(one, ControlTotals):
+            totals.declare(one)
+        elif isinstance(one, Route):
+            routing.say(one)
+        else:
+            if routing.route is None and isinstance(one, BatchInput):
+                routing.settled()
+            yield one
+
+
+def _encoded(lines: Iterable[Line], totals: Totals, digest: Callable[[JSON], str | None]) -> Iterator[Keyed]:
     """Yield lines, each row with its input as JSON text, the digest of its key, and its amounts."""
-    lines_max: int = settings.BATCH_ROWS_MAX
+    lines_max = settings.BATCH_ROWS_MAX
     for count, line in enumerate(lines, 1):
-        if isinstance(line, ControlTotals):
-            totals.declare(line)
-            lines_max += 1
-            continue
         if count > lines_max:
-            raise BadFile(f"The file has more than {settings.BATCH_ROWS_MAX} lines, the limit.")
+            raise BadFile(f"The file has more than {lines_max} lines, the limit.")
         if isinstance(line, FaultyLine):
             yield line, None, ()
             continue
@@ -94,14 +105,14 @@ def _no_digest(input: JSON) -> None:
     return None
 
 
-def _checked(check: Callable[[], Iterable[Line | ControlTotals]]) -> Iterator[Line | ControlTotals]:
+def _checked(check: Callable[[], Iterable[Yielded]]) -> Iterator[Yielded]:
     """Yield what the project's code yields; whatever it raises refuses the file, unless the database is at fault."""
     last = 0
     try:
         for line in check():
             if not isinstance(line, YIELDED):
                 raise TypeError(f"it yields a BatchInput or a FaultyLine, not {line!r}")
-            last = last if isinstance(line, ControlTotals) else line.line
+            last = line.line if isinstance(line, BatchInput | FaultyLine) else last
             yield line
     except BadFile:
         raise

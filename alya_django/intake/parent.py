@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from alya_django.checkers import FaultyLine, FileChecker
+from alya_django.checkers import FaultyLine, FileChecker, Route
 from alya_django.exceptions import InvalidInput, InvalidState
 from alya_django.intake.business_keys import Keyed, blocks
 from alya_django.models import Batch, BatchRow
@@ -27,16 +27,22 @@ class Parent:
     def find(cls, batch_id: UUID | str, checker: FileChecker) -> Parent:
         """Return the parent of what a checker makes of a file; raise InvalidInput or InvalidState if it cannot be."""
         batch = Batch.objects.primary().find(check_id(batch_id), Kind.BATCH)
-        if (batch.app, batch.op) != (checker.app, checker.op):
+        parent = cls(batch)
+        if parent.route not in checker.routes:
             raise InvalidInput(
-                f"is a batch of {batch.app}/{batch.op}; files of the type {checker.file_type!r} are for "
-                f"{checker.app}/{checker.op}.",
+                f"is a batch of {parent.route}; files of the type {checker.file_type!r} are for "
+                f"{', '.join(map(str, checker.routes))}.",
                 field="parent",
             )
         if not Status(batch.status).is_final:
             state = Status(batch.status)
             raise InvalidState(f"The batch {batch.id} has not ended: its status is {state.label}.", status=state)
-        return cls(batch)
+        return parent
+
+    @property
+    def route(self) -> Route:
+        """Where the rows of the parent have gone, and so those of the child go."""
+        return Route(self.batch.app, self.batch.op)
 
     def lock(self) -> dict[str, Any]:
         """Lock the parent until the transaction ends, and return what its child gets from it."""

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from alya_django.checkers import BadFile, FaultyLine, FileChecker
+from alya_django.checkers import BadFile, FaultyLine, FileChecker, Route
 from alya_django.control_totals import differences
 from alya_django.exceptions import InvalidInput
 from alya_django.intake.faults import Faults
 from alya_django.intake.layout import reading
 from alya_django.intake.lines import Totals, rows
 from alya_django.intake.receive import NO_USABLE_LINE, REASON_CHARS_MAX, reject
+from alya_django.intake.routing import Routing
 from alya_django.intake.source import opened
 from alya_django.models import BatchFile
 from alya_django.processors import BatchInput
@@ -45,6 +46,7 @@ class Preview:
         reason: Why the file cannot be accepted, in the words of who found out; empty if nothing speaks against it.
         declared: The control totals that the file declares, if they stand in what was looked at.
         mismatch: Where the rows of a file that was looked at to its end are not as declared.
+        route: Where its rows go; None where that is for the checker to say, and it has not said it.
     """
 
     rows: list[tuple[int, JSON]] = field(default_factory=list)
@@ -55,6 +57,7 @@ class Preview:
     reason: str = ""
     declared: dict[str, Any] | None = None
     mismatch: list[str] = field(default_factory=list)
+    route: Route | None = None
 
 
 def look(record: BatchFile, checker: FileChecker) -> Preview:
@@ -114,9 +117,9 @@ class _Findings(Faults):
 
 
 def _look(record: BatchFile, checker: FileChecker, findings: _Findings) -> Preview:
-    found, totals = Preview(), Totals(checker.totals)
+    found, totals, routing = Preview(), Totals(checker.totals), Routing(checker.routes)
     try:
-        _read(record, checker, findings, found, totals)
+        _read(record, checker, findings, found, totals, routing)
     except _Enough as enough:
         found.stopped_by = str(enough)
     except FileNotFoundError:
@@ -125,7 +128,7 @@ def _look(record: BatchFile, checker: FileChecker, findings: _Findings) -> Previ
         found.reason = f"{error}"[:REASON_CHARS_MAX]
     else:
         found.reason = "" if found.nrows else NO_USABLE_LINE
-    found.faults, found.nfaulty = findings.first, findings.count
+    found.faults, found.nfaulty, found.route = findings.first, findings.count, routing.route
     if totals.declared is not None:
         found.declared = totals.declared.as_json()
         if not found.stopped_by:
@@ -134,14 +137,16 @@ def _look(record: BatchFile, checker: FileChecker, findings: _Findings) -> Previ
     return found
 
 
-def _read(record: BatchFile, checker: FileChecker, findings: _Findings, found: Preview, totals: Totals) -> None:
+def _read(
+    record: BatchFile, checker: FileChecker, findings: _Findings, found: Preview, totals: Totals, routing: Routing
+) -> None:
     """Read lines into a preview until there is enough."""
     context: dict[str, JSON] = {}
     with (
         opened(record.object_id, on_bytes=findings.take_bytes) as file,
         reading(on_bytes=findings.take_bytes),
         # What is left open is closed before the file is.
-        closing(rows(lambda: checker.check(file, record.file_name, context), findings, totals)) as lines,
+        closing(rows(lambda: checker.check(file, record.file_name, context), findings, totals, routing)) as lines,
     ):
         for row in lines:
             findings.take_line()

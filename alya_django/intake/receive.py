@@ -10,7 +10,8 @@ import io
 import json
 import mimetypes
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -21,7 +22,7 @@ from django.db.models.functions import Now
 
 from alya_django import lifecycle, outputs
 from alya_django.answers import Receipt
-from alya_django.checkers import BadFile, FileChecker, checkers
+from alya_django.checkers import BadFile, FileChecker, Route, checkers
 from alya_django.conf import settings
 from alya_django.control_totals import differences
 from alya_django.exceptions import InvalidInput, NotFound
@@ -31,6 +32,7 @@ from alya_django.intake.faults import Faults
 from alya_django.intake.layout import reading
 from alya_django.intake.lines import Totals, rows
 from alya_django.intake.parent import Parent
+from alya_django.intake.routing import Routing
 from alya_django.intake.source import opened
 from alya_django.models import Batch, BatchFile, BatchRow, database
 from alya_django.status import Kind, Status
@@ -39,7 +41,7 @@ from alya_django.validation import JSON, TEXT_MAX, check_text, encode_object, ma
 REASON_CHARS_MAX = 10_000
 MOVED_FROM = "moved_from"
 NO_USABLE_LINE = "The file has no usable line."
-SET_BY_CHECKER = ("nrows", "context", "status", "control_totals", "totals_mismatch")
+SET_BY_CHECKER = ("app", "op", "nrows", "context", "status", "control_totals", "totals_mismatch")
 
 
 def process(
@@ -84,7 +86,7 @@ def process(
 
     Raises:
         NotFound: The type has no checker, the storage no such object, or there is no such parent.
-        InvalidInput: An argument that cannot be one, or a parent of another app or op than the type's.
+        InvalidInput: An argument that cannot be one, or a parent of an app and op that the type's files do not go to.
         InvalidState: The parent has not ended.
 
     Source: Alya's BulkfileinProcess.
@@ -96,6 +98,7 @@ def process(
     order = _Order(
         checker=checker,
         parent=family,
+        routes=checker.routes if family is None else (family.route,),
         context=encode_object(context if context or family is None else family.batch.context, "context"),
         status=Status.WAIT if wait else Status.QUEUED,
         requested_by=check_text(requested_by, "requested_by"),
@@ -175,6 +178,7 @@ class _Order:
 
     checker: FileChecker
     parent: Parent | None
+    routes: tuple[Route, ...]
     context: str
     status: Status
     requested_by: str
@@ -279,10 +283,10 @@ def _accept(file_id: int, order: _Order, faults: Faults) -> Receipt:
     if record.is_accepted is not None:
         return _told(record)
     family = {} if order.parent is None else order.parent.lock()
+    # Until the checker has said where its rows go.
     batch = lifecycle.new_batch(
         Kind.BATCH,
-        order.checker.app,
-        order.checker.op,
+        *astuple(order.routes[0]),
         context=None,
         status=order.status,
         requested_by=order.requested_by,
@@ -324,11 +328,13 @@ def _take_content(record: BatchFile, batch: Batch, order: _Order) -> None:
 def _insert(record: BatchFile, batch: Batch, order: _Order, faults: Faults) -> None:
     """Have the checker read the file, and store the rows as it does."""
     context = json.loads(order.context)
-    keys = BusinessKeys(order.checker, batch.id) if order.checker.unique_by else None
+    routing = Routing(order.routes)
+    keys = BusinessKeys(order.checker, routing, batch.id) if order.checker.unique_by else None
     totals = Totals(order.checker.totals)
     parent = order.parent and order.parent.of_child(batch.id)
     with opened(record.object_id, order.on_read) as file, reading(is_returned=parent is not None) as told:
-        lines = rows(lambda: order.checker.check(file, record.file_name, context), faults, totals, keys, parent)
+        check = partial(order.checker.check, file, record.file_name, context)
+        lines = rows(check, faults, totals, routing, keys, parent)
         first = next(lines, None)
         if parent is not None and told.layout is None:
             raise BadFile("Its checker does not use read_csv, so whose corrected lines these are is not known.")
@@ -341,6 +347,7 @@ def _insert(record: BatchFile, batch: Batch, order: _Order, faults: Faults) -> N
     if order.is_stored and _measure(record.object_id).checksum != record.checksum:
         raise BadFile("The object has changed while it was read.")
     encode_object(context, "context")
+    batch.app, batch.op = astuple(routing.settled())
     batch.nrows, batch.context = nrows, context
     if totals.declared is not None:
         _compare(batch, totals, faults.count)

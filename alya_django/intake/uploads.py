@@ -21,9 +21,9 @@ from alya_django.exceptions import InvalidInput
 from alya_django.intake import preview, receive
 from alya_django.models import Batch, BatchFile, database
 from alya_django.processors import QueryResult, Row, SlowQueryProcessor
-from alya_django.registry import OWN_APP, registry
+from alya_django.registry import registry
 from alya_django.status import Kind, Status
-from alya_django.validation import JSON
+from alya_django.validation import JSON, OWN_APP
 
 LOAD = "load"
 KEY_START = "upload"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from alya_django import BatchInput, Status
-from alya_django.checkers import FileChecker
+from alya_django.checkers import FileChecker, Route
 from alya_django.intake import uploads
 from alya_django.models import Batch, BatchFile
 from tests.concurrency.connections import wait_until
@@ -12,7 +12,7 @@ from tests.invariants import check_invariants
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 # Here it is only looked at; the workers have one for the same type of files, which is deadly.
-HARMLESS = FileChecker("mortal", "acceptance", "sleep", lambda *given: iter([BatchInput(1, 0)]))
+HARMLESS = FileChecker("mortal", (Route("acceptance", "sleep"),), lambda *given: iter([BatchInput(1, 0)]))
 
 
 class LoadTests:

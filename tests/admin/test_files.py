@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from alya_django import BatchInput, batches, intake, register_batch_processor, register_file_checker
 from alya_django.answers import Receipt
-from alya_django.checkers import BadFile, FaultyLine
+from alya_django.checkers import BadFile, FaultyLine, Route
 from alya_django.models import BatchFile
 from alya_django.testing import drain
 from tests.admin.pages import BATCHES, FILES, column, links, table, text
@@ -236,6 +236,28 @@ class FilePermissionTests:
         assert admin_client.get(page_of(others)).status_code == 302
         assert admin_client.get(page_of(others, "content")).status_code == 404
         assert admin_client.get(page_of(own)).status_code == 200
+
+    @pytest.mark.rule("ADM-2")
+    def test_of_a_type_for_several_apps_are_of_the_app_they_went_to(self, admin_client: Client, settings: Any) -> None:
+        """What has gone to no app, as what was rejected, is for those who see all of the type's."""
+
+        def by_name(file: Any, file_name: str, context: Any) -> Iterator[Any]:
+            yield Route(file_name.partition(".")[0], "order")
+            yield from check(file, file_name, context)
+
+        register_file_checker("mixed", by_name, routes=[Route("bank", "order"), Route("shop", "order")])
+        ours, others, rejected = (
+            receive(content, file_name=name, file_type="mixed")
+            for name, content in (("bank.csv", b"1\n"), ("shop.csv", b"2\n"), ("bank.csv", b"x\n"))
+        )
+        assert len(column(admin_client.get(FILES))) == 3
+        settings.ALYA = {"ADMIN_SCOPE": f"{__name__}.only_bank"}
+        response = admin_client.get(FILES)
+        assert column(response) == ["bank.csv mixed, 2 bytes"]
+        assert admin_client.get(f"{FILES}?file_type=mixed").status_code == 200
+        assert admin_client.get(page_of(ours)).status_code == 200
+        for receipt in (others, rejected):
+            assert admin_client.get(page_of(receipt, "content")).status_code == 404
 
 
 @pytest.mark.sqlite

@@ -18,6 +18,7 @@ from alya_django import (
     BatchInput,
     ControlTotals,
     FaultyLine,
+    Route,
     Status,
     batches,
     register_batch_processor,
@@ -26,6 +27,7 @@ from alya_django import (
 )
 from alya_django.intake import process, read_csv, uploads
 from alya_django.models import Batch, BatchFile, Worker
+from alya_django.status import Kind
 from alya_django.testing import drain
 from tests.admin.pages import BATCHES, links, text
 from tests.forgeries import TEXTS, VALUES
@@ -37,6 +39,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sqlite, pytest.mark.usefixtures
 UPLOAD = f"{BATCHES}upload/"
 CONTENT = b"debtor,amount\nann,1.00\nbob,x\ncid,3.00\n"
 BIG = 12345678901234567890123
+FEES, SALES = Route("bank", "fee"), Route("shop", "sale")
 
 
 def check(file: Any, file_name: str, context: Any) -> Iterator[BatchInput | FaultyLine]:
@@ -367,6 +370,48 @@ class PreviewTests:
         assert admin_client.get(f"{UPLOAD}{uuid4()}/").status_code == 404
         settings.ALYA = {"ADMIN_SCOPE": "tests.admin.test_permissions.nothing"}
         assert admin_client.get(page).status_code == 404
+
+
+class RouteTests:
+    """A type whose checker says which app and op a file is for."""
+
+    @pytest.fixture(autouse=True)
+    def _by_content(self) -> None:
+        def by_first_line(file: Any, file_name: str, context: Any) -> Iterator[Route | BatchInput]:
+            yield FEES if file.readline() == b"fee\n" else SALES
+            yield BatchInput(1, {})
+
+        register("orders", by_first_line, app=None, op=None, routes=[FEES, SALES])
+
+    @pytest.mark.rule("ADM-49")
+    def test_is_shown_where_it_goes(self, admin_client: Client) -> None:
+        """Where it may go before a file is chosen, and where it does before it is confirmed."""
+        assert "orders bank / fee, shop / sale" in text(admin_client.get(UPLOAD))
+        for content, said in ((b"fee\n", "bank / fee"), (b"sale\n", "shop / sale")):
+            shown = text(admin_client.get(keep(admin_client, content, file_type="orders")))
+            assert f"Its rows go to {said}." in shown
+        assert "Its rows go to" not in text(admin_client.get(keep(admin_client)))
+
+    @pytest.mark.rule("ADM-49", "FXR-34")
+    def test_is_loaded_where_it_goes(self, admin_client: Client) -> None:
+        """The batch is of the app and op that were shown."""
+        page = keep(admin_client, b"sale\n", file_type="orders")
+        admin_client.post(f"{page}confirm/")
+        drain()
+        assert list(Batch.objects.filter(kind=Kind.BATCH).values_list("app", "op")) == [("shop", "sale")]
+
+    @pytest.mark.rule("ADM-2", "ADM-47")
+    def test_is_for_those_who_see_all_its_apps(self, admin_client: Client, settings: Any) -> None:
+        """What a file is for shows only once it is read: who sees one of two apps can bring nothing for the other."""
+        page = keep(admin_client, b"fee\n", file_type="orders")
+        settings.ALYA = {"ADMIN_SCOPE": "tests.admin.test_permissions.only_bank"}
+        assert "orders" not in text(admin_client.get(UPLOAD))
+        assert "is not one of the available choices" in text(send(admin_client, b"sale\n", file_type="orders"))
+        assert admin_client.get(page).status_code == 404
+        assert admin_client.post(f"{page}confirm/").status_code == 404
+        assert admin_client.post(f"{page}discard/").status_code == 404
+        assert admin_client.get(f"{UPLOAD}progress/", {"ids": token_of(page)}).json() == {"batches": {}}
+        assert not Batch.objects.exists()
 
 
 class ConfirmTests:

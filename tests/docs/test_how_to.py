@@ -25,6 +25,7 @@ from alya_django import (
     registry,
     signals,
 )
+from alya_django.models import Batch
 from alya_django.status import Kind, Status
 from alya_django.testing import drain, isolated_registry, process_row
 from example_project.bank.models import Account
@@ -85,6 +86,18 @@ class PythonTests:
     def test_runs(self, page: str) -> None:
         """What the page imports is there, and what it registers is accepted."""
         run(page)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("folder")
+class ReceiveFilesTests:
+    @pytest.mark.parametrize(("file_name", "went_to"), [("REFUND 1.csv", "cards/refund"), ("1.csv", "bank/transfer")])
+    def test_a_file_goes_where_it_says(self, file_name: str, went_to: str) -> None:
+        """The checker of orders tells by the name."""
+        run("how-to/receive-files.md")
+        receipt = intake.process(file="n\n1\n", file_name=file_name, file_type="orders")
+        batch = Batch.objects.get(pk=receipt.batch_id)
+        assert f"{batch.app}/{batch.op}" == went_to
 
 
 class ProcessorsTests:

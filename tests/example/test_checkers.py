@@ -5,8 +5,8 @@ import io
 
 import pytest
 
-from alya_django import BadFile, BatchInput, FaultyLine
-from example_project.bank.checkers import check_payments
+from alya_django import BadFile, BatchInput, FaultyLine, Route
+from example_project.bank.checkers import SCREENING, TRANSFERS, check_partner, check_payments
 from example_project.flights.checkers import check_flights
 from example_project.flights.management.commands.demo import FILE
 
@@ -17,6 +17,11 @@ FLIGHTS = "dep_time,arr_delay,carrier,flight,origin,dest\n"
 def payments(content: str) -> list[BatchInput | FaultyLine]:
     """Return what the bank makes of a file."""
     return list(check_payments(io.BytesIO(content.encode()), "TXN1.csv", {}))
+
+
+def partner(content: str) -> list[Route | BatchInput | FaultyLine]:
+    """Return what the bank makes of a partner's file."""
+    return list(check_partner(io.BytesIO(content.encode()), "acme.csv", {}))
 
 
 def flights(content: str) -> list[BatchInput | FaultyLine]:
@@ -66,6 +71,26 @@ class PaymentsTests:
         with pytest.raises(BadFile) as caught:
             payments("debtor,creditor,text\n1001,1002,Rent\n")
         assert caught.value.reason == "The header lacks 'amount'."
+
+
+class PartnerTests:
+    def test_sends_payments_and_names_where_they_belong(self) -> None:
+        """The header tells which of both a file is; what is wrong with a line is said as of payments."""
+        assert partner("debtor,creditor,amount\n1001,1002\n1001,1002,5\n1001,1002,x\n") == [
+            FaultyLine(2, "has 2 values, not 3"),
+            TRANSFERS,
+            BatchInput(3, {"debtor": "1001", "creditor": "1002", "amount": "5"}),
+            FaultyLine(4, "'x' is no amount such as 12.34"),
+        ]
+        assert partner('id,name\n7,Ann\n8,""\n') == [
+            SCREENING,
+            BatchInput(2, {"id": "7", "name": "Ann"}),
+            FaultyLine(3, "name is missing"),
+        ]
+
+    def test_takes_a_file_of_neither_for_payments(self) -> None:
+        """It lacks what payments need, which every line says."""
+        assert partner("day\nmonday\n") == [TRANSFERS, FaultyLine(2, "debtor is missing")]
 
 
 class FlightsTests:
