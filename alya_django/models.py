@@ -26,6 +26,7 @@ from alya_django.querysets import (
     BusinessKeyQuerySet,
     WorkerQuerySet,
 )
+from alya_django.readable import readable
 from alya_django.status import FINAL, PENDING, Kind, Status
 from alya_django.validation import TEXT_MAX
 
@@ -503,7 +504,7 @@ class BatchFile(models.Model):
         )
 
     def __str__(self) -> str:
-        return self.file_name
+        return readable(self.file_name)
 
     def receipt(self) -> Receipt:
         """Return what became of the file."""

@@ -18,6 +18,7 @@ from alya_django.admin import audit, masking
 from alya_django.answers import RowOutcome
 from alya_django.exceptions import InvalidState, NotFound
 from alya_django.models import Batch, BatchFile
+from alya_django.readable import readable
 from alya_django.spreadsheets import harmless
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON
@@ -128,8 +129,8 @@ def _table(request: HttpRequest, batch: Batch, rows: Iterator[RowOutcome]) -> It
 
 
 def _cell(value: Any) -> Any:
-    """Return a cell that no spreadsheet runs: the file is for people to read."""
-    return harmless(value) if isinstance(value, str) else value
+    """Return a cell that no spreadsheet runs, and that shows what it has: the file is for people to read."""
+    return harmless(readable(value)) if isinstance(value, str) else value
 
 
 def _base_name(name: str) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
-from alya_django import log_words
+from alya_django import log_words, masks
 from alya_django.admin import permissions
 from alya_django.answers import ErrorMessage
 from alya_django.conf import settings
@@ -20,11 +19,10 @@ from alya_django.validation import JSON
 
 logger = logging.getLogger("alya_django.admin")
 
-MASK = "•••"
+MASK = masks.MASK
 # What programs compare. Data that stands in the place of it has blanks, or more digits than a code has.
 ERRCODE = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 DIGITS_MAX = 5
-TOTAL = re.compile(r"(.*): \S+ declared, \S+ \w+", re.DOTALL)
 
 
 def shown(request: HttpRequest, batch: Batch, what: str, value: JSON) -> JSON:
@@ -36,8 +34,7 @@ def shown(request: HttpRequest, batch: Batch, what: str, value: JSON) -> JSON:
     """
     if value is None or not _hides(request, batch):
         return value
-    keys = _keys()
-    return _masked_by_project(batch, what, _without(value, keys) if keys else value)
+    return _masked_by_project(batch, what, masks.without_values(value))
 
 
 def shown_messages(request: HttpRequest, batch: Batch, messages: JSON) -> list[ErrorMessage]:
@@ -91,35 +88,17 @@ def hides_texts(request: HttpRequest) -> bool:
 
 def shown_sums(request: HttpRequest, batch: Batch, sums: Mapping[str, str]) -> dict[str, str]:
     """Return the sums that a file declares, by their fields, as a person may see them."""
-    return {name: MASK if _hides(request, batch) and _is_masked(name) else value for name, value in sums.items()}
+    return {name: MASK if _hides(request, batch) and masks.covers(name) else value for name, value in sums.items()}
 
 
 def shown_differences(request: HttpRequest, batch: Batch, differences: str) -> str:
     """Return in what a file's totals are not as declared, joined by semicolons, as a person may see it."""
-    if not _hides(request, batch):
-        return differences
-    parts = []
-    for part in differences.split("; "):
-        total = TOTAL.fullmatch(part)
-        parts.append(f"{total[1]}: {MASK}" if total and _is_masked(total[1]) else part)
-    return "; ".join(parts)
+    return masks.without_sums(differences) if _hides(request, batch) else differences
 
 
 def _hides(request: HttpRequest, batch: Batch | None) -> bool:
     """Tell whether there is anything that a person may not see."""
-    is_masking = settings.MASK_KEYS or settings.MASK_WITH
-    return bool(is_masking) and not permissions.may(request, permissions.INPUT, batch)
-
-
-def _keys() -> set[str]:
-    return {key.casefold() for key in settings.MASK_KEYS}
-
-
-def _is_masked(field: str) -> bool:
-    """Tell whether a field, or one on the way to it, is masked; of a function of the project nobody knows."""
-    if settings.MASK_WITH or not field:
-        return True
-    return any(re.search(rf"(?<!\w){re.escape(key)}(?!\w)", field.casefold()) for key in _keys())
+    return masks.is_any() and not permissions.may(request, permissions.INPUT, batch)
 
 
 def _without_values(message: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +107,7 @@ def _without_values(message: Mapping[str, Any]) -> dict[str, Any]:
     field = kept.get("field", "")
     if _has_many_digits(field):
         kept["field"] = MASK
-    if kept.get("vals") and (_is_masked(field) or kept["field"] == MASK):
+    if kept.get("vals") and (masks.covers(field) or kept["field"] == MASK):
         kept["vals"] = [MASK]
     kept["errcode"] = _code(kept["errcode"])
     return kept
@@ -148,21 +127,6 @@ def _read(message: Mapping[str, Any]) -> ErrorMessage:
     """Return a message, some of whose parts may be masked."""
     masked = {"vals": [MASK]} if message.get("vals") == MASK else {}
     return ErrorMessage.from_json({**message, **masked, "msgid": message["msgid"] if message["msgid"] != MASK else 0})
-
-
-def _without(value: JSON, keys: Collection[str]) -> JSON:
-    """Return a copy of a value in which those keys of objects, at any depth, have lost their values."""
-    copy = json.loads(json.dumps(value))
-    # Not by recursion: what can be stored nests deeper than Python likes to call.
-    nodes = [copy]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, dict):
-            node.update({key: MASK for key in node if key.casefold() in keys})
-            nodes += node.values()
-        elif isinstance(node, list):
-            nodes += node
-    return copy
 
 
 def _masked_by_project(batch: Batch, what: str, value: JSON) -> JSON:

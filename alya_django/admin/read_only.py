@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.response import SimpleTemplateResponse
 from django.urls import URLPattern
 from django.utils.text import capfirst
 
 from alya_django.admin import methods, permissions
 from alya_django.admin.paging import KeysetMixin
+from alya_django.readable import readable
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -52,6 +55,11 @@ class ReadOnlyAdmin(_ModelAdmin[AnyModel]):
             methods.only((*methods.LOOK, *(methods.DO if pattern.name in names_of_list else ())), pattern)
             for pattern in super().get_urls()
         ]
+
+    @property
+    def urls(self) -> list[URLPattern]:
+        """Return the pages, each of which shows all texts, whoever wrote them, in the order of what is stored."""
+        return list(map(_readable, self.get_urls()))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[AnyModel]:
         queryset = super().get_queryset(request)
@@ -98,3 +106,22 @@ class StaticFilter(admin.SimpleListFilter):
     def choose(self, queryset: QuerySet[Any], value: str) -> QuerySet[Any]:
         """Return what one of the choices leaves; it is stored in the field that the parameter names."""
         return queryset.filter(**{str(self.parameter_name): value})
+
+
+def _readable(pattern: URLPattern) -> URLPattern:
+    """Return an address whose page is made readable as a whole: no template has to think of it."""
+    view = pattern.callback
+
+    @wraps(view)
+    def show(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response: HttpResponse = view(request, *args, **kwargs)
+        if isinstance(response, SimpleTemplateResponse):
+            response.add_post_render_callback(_make_readable)
+        return response
+
+    pattern.callback = show
+    return pattern
+
+
+def _make_readable(response: HttpResponse) -> None:
+    response.content = readable(response.content.decode(response.charset))

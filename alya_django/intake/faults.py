@@ -9,6 +9,7 @@ from typing import Any, Self
 from django.core.files.base import File
 
 from alya_django.intake.objects import replace
+from alya_django.readable import readable
 from alya_django.spreadsheets import harmless
 
 
@@ -30,7 +31,7 @@ class Faults:
     def add(self, line: int, reason: str) -> None:
         """Add a line and its reason."""
         self.count += 1
-        self._writer.writerow([line, harmless(f"{reason}")])
+        self._writer.writerow([line, harmless(readable(f"{reason}"))])
 
     def save(self, name: str) -> str:
         """Store the error file under a name and return its object's; empty if there is no faulty line."""

@@ -14,12 +14,15 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Prefetch
 from django.utils.timezone import localtime
 
+from alya_django import log_words, masks
 from alya_django.answers import Receipt
+from alya_django.conf import settings
 from alya_django.exceptions import AlyaError, InvalidInput, NotFound
 from alya_django.management import arguments
 from alya_django.management.terminal import bar
-from alya_django.models import Batch, BatchProgress, database
+from alya_django.models import Batch, BatchProgress
 from alya_django.querysets import BatchQuerySet, Op
+from alya_django.readable import readable
 from alya_django.registry import registry
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, check_id_prefix
@@ -55,13 +58,13 @@ class OperatorCommand(BaseCommand, ABC):
         self.is_json = options["json"]
         try:
             self.act(options)
+        except CommandError as complaint:
+            raise CommandError(readable(str(complaint)), returncode=complaint.returncode) from None
         except AlyaError as error:
             raise self.ending(str(error), _code(error)) from None
         except Exception as error:
-            # What is away is for who keeps it running; with any other error the traceback is what helps.
-            if not (isinstance(error, OSError) or database().is_away(error)):
-                raise
-            raise self.ending(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+            # What it says may quote a payload, and commands are run by schedules that keep or send what they print.
+            raise self.ending(f"{log_words.of_error(error)}; --traceback shows it all.") from error
 
     @abstractmethod
     def act(self, options: dict[str, Any]) -> None:
@@ -69,14 +72,14 @@ class OperatorCommand(BaseCommand, ABC):
 
     def tell(self, text: str, value: JSON) -> None:
         """Print a text or, with ``--json``, a value, at once also where nobody sits at a terminal."""
-        self.stdout.write(json.dumps(value) if self.is_json else text)
+        self.stdout.write(json.dumps(value) if self.is_json else readable(text))
         self.stdout.flush()
 
     def ending(self, text: str, code: int = 1) -> CommandError:
         """Return what ends the command with a code and a text, which ``--json`` has printed by then."""
         if self.is_json:
             self.stdout.write(json.dumps({"error": text}))
-        return CommandError(text, returncode=code)
+        return CommandError(readable(text), returncode=code)
 
 
 class BatchCommand(OperatorCommand):
@@ -117,7 +120,7 @@ def as_json(batch: Batch) -> dict[str, JSON]:
         "status": details.status.value,
         "held": batch.is_held,
         "hold_reason": batch.hold_reason if batch.is_held else "",
-        "totals_mismatch": batch.totals_mismatch,
+        "totals_mismatch": printed_differences(batch.totals_mismatch),
         "nrows": details.nrows,
         "nsuccess": details.nsuccess,
         "nfailed": details.nfailed,
@@ -134,7 +137,26 @@ def as_json(batch: Batch) -> dict[str, JSON]:
 
 def receipt_as_json(receipt: Receipt) -> dict[str, JSON]:
     """Return what became of a file as an object for programs."""
-    return {**asdict(receipt), "batch_id": str(receipt.batch_id) if receipt.batch_id else None}
+    return {
+        **asdict(receipt),
+        "batch_id": str(receipt.batch_id) if receipt.batch_id else None,
+        "reason": printed(receipt.reason),
+        "totals_mismatch": printed_differences(receipt.totals_mismatch),
+    }
+
+
+def printed(text: str) -> str:
+    """
+    Return a text that may quote a payload as commands print it.
+
+    What a command prints ends up in logs. So it is hidden where anything is masked, unless LOG_PAYLOADS is true.
+    """
+    return text if not text or _prints_all() else masks.MASK
+
+
+def printed_differences(text: str) -> str:
+    """Return in what a file's totals are not as declared as commands print it, without sums that are masked."""
+    return text if _prints_all() else masks.without_sums(text)
 
 
 def as_line(batch: Batch, lacks: str) -> str:
@@ -163,7 +185,7 @@ def as_text(batch: Batch, lacks: str) -> str:
         "rows": ", ".join([*rows, f"{batch.nrows - sum(counts.values()):,} to go"]),
         "requested": _when(batch.requested_at) + (f" by {batch.requested_by}" if batch.requested_by else ""),
         "input file": batch.input_file,
-        "totals": batch.totals_mismatch,
+        "totals": printed_differences(batch.totals_mismatch),
         "started": _when(batch.started_at),
         "done": _when(batch.done_at),
         "parent": str(batch.parent_id or ""),
@@ -183,6 +205,10 @@ def lacking(batch: Batch, served: set[Op]) -> str:
     if Status(batch.status).is_final or (batch.kind, batch.app, batch.op) in served:
         return ""
     return "worker" if registry.find(Kind(batch.kind), batch.app, batch.op) else "processor"
+
+
+def _prints_all() -> bool:
+    return bool(settings.LOG_PAYLOADS) or not masks.is_any()
 
 
 def _code(error: AlyaError) -> Code:

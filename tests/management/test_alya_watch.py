@@ -61,6 +61,18 @@ class AlyaWatchTests:
         ending = run("alya_watch", str(directory), "--match", "*.csv=txn", "--once", "--age", "0")
         assert ending == (0, f"{directory}/TXN1.csv (txn): rejected: The file is empty.\n", "")
 
+    @pytest.mark.rule("SEC-34")
+    @pytest.mark.parametrize("alya", [{}, {"MASK_KEYS": ["iban"]}, {"MASK_KEYS": ["iban"], "LOG_PAYLOADS": True}])
+    def test_says_why_unless_that_may_quote_what_is_masked(self, alya, directory, settings) -> None:
+        """In words and as JSON: a daemon's output is a log."""
+        settings.ALYA = alya
+        told = ""
+        for option in ((), ("--json",)):
+            (directory / "TXN1.csv").write_bytes(b"")
+            told += run("alya_watch", str(directory), "--match", "*.csv=txn", "--once", "--age", "0", *option).out
+        (reason,) = set(BatchFile.objects.values_list("error_message", flat=True))
+        assert told.count(reason) == (0 if alya == {"MASK_KEYS": ["iban"]} else 2)
+
     @pytest.mark.rule("INF-10")
     def test_ends_with_1_where_something_failed(self, directory, monkeypatch) -> None:
         """What is left is told of in the log."""

@@ -18,7 +18,14 @@ from alya_django.answers import Receipt
 from alya_django.exceptions import InvalidInput, NotFound
 from alya_django.intake import process
 from alya_django.management import arguments
-from alya_django.management.batch_commands import Code, OperatorCommand, find, receipt_as_json
+from alya_django.management.batch_commands import (
+    Code,
+    OperatorCommand,
+    find,
+    printed,
+    printed_differences,
+    receipt_as_json,
+)
 from alya_django.management.terminal import bytes_bar
 from alya_django.validation import JSON
 
@@ -56,9 +63,10 @@ class Command(OperatorCommand):
         if self.is_json or receipt.accepted or faults:
             self.tell("\n".join(_as_text(receipt, faults)), {**receipt_as_json(receipt), "faults": faults})
         if not receipt.accepted:
-            raise CommandError(f"{options['file']} was rejected: {receipt.reason}", returncode=Code.REFUSED)
+            raise CommandError(f"{options['file']} was rejected: {printed(receipt.reason)}", returncode=Code.REFUSED)
         if receipt.totals_mismatch:
-            raise CommandError(f"The batch waits: {receipt.totals_mismatch}", returncode=Code.FAILED)
+            differences = printed_differences(receipt.totals_mismatch)
+            raise CommandError(f"The batch waits: {differences}", returncode=Code.FAILED)
         if receipt.nfaulty:
             raise CommandError(f"Faulty lines, not in the batch: {receipt.nfaulty:,}.", returncode=Code.FAILED)
 
@@ -106,8 +114,8 @@ def _faults(receipt: Receipt) -> list[dict[str, JSON]]:
     if not receipt.error_object_id:
         return []
     with outputs.open(receipt.error_object_id) as file:
-        lines = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
-        return [{"line": int(fault["line"]), "reason": fault["reason"]} for fault in islice(lines, FAULTS_SHOWN)]
+        lines = csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
+        return [{"line": int(line), "reason": printed(reason)} for line, reason in islice(lines, 1, FAULTS_SHOWN + 1)]
 
 
 def _as_text(receipt: Receipt, faults: list[dict[str, JSON]]) -> list[str]:

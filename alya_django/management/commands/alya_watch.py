@@ -13,7 +13,7 @@ from alya_django.answers import Receipt
 from alya_django.conf import settings
 from alya_django.intake.watch import Watcher, configured_mappings
 from alya_django.management import arguments
-from alya_django.management.batch_commands import OperatorCommand, receipt_as_json
+from alya_django.management.batch_commands import OperatorCommand, printed, receipt_as_json
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -66,7 +66,7 @@ class Command(OperatorCommand):
         if receipt.accepted:
             text = f"batch {receipt.batch_id}, {receipt.nrows:,} rows, {receipt.nfaulty:,} faulty lines"
         else:
-            text = f"rejected: {receipt.reason}"
+            text = f"rejected: {printed(receipt.reason)}"
         self.tell(f"{source} ({file_type}): {text}", {**what, **receipt_as_json(receipt)})
 
     def _stop(self, watcher: Watcher) -> None:
