@@ -103,7 +103,7 @@ def _place(chain: Sequence[BaseException]) -> Place | None:
 def _is_of_project(frame: FrameType) -> bool:
     app = apps.get_containing_app_config(str(frame.f_globals.get("__name__", ""))) if apps.ready else None
     if app is not None:
-        return not app.name.startswith(("alya_django", "django."))
+        return app.name != "alya_django" and not app.name.startswith("django.")
     return not frame.f_code.co_filename.startswith((OURS, *LIBRARIES, "<frozen"))
 
 

@@ -63,8 +63,8 @@ class OperatorCommand(BaseCommand, ABC):
         except AlyaError as error:
             raise self.ending(str(error), _code(error)) from None
         except Exception as error:
-            # What it says may quote a payload, and commands are run by schedules that keep or send what they print.
-            raise self.ending(f"{log_words.of_error(error)}; --traceback shows it all.") from error
+            # What it says may quote a payload, and who runs commands by schedules keeps or sends what they print.
+            raise self.ending(what_broke(error)) from error
 
     @abstractmethod
     def act(self, options: dict[str, Any]) -> None:
@@ -143,6 +143,11 @@ def receipt_as_json(receipt: Receipt) -> dict[str, JSON]:
         "reason": printed(receipt.reason),
         "totals_mismatch": printed_differences(receipt.totals_mismatch),
     }
+
+
+def what_broke(error: Exception) -> str:
+    """Say as logs do which exception has ended a command, and where there is more of it."""
+    return f"{log_words.of_error(error)}; --traceback shows it all."
 
 
 def printed(text: str) -> str:

@@ -171,12 +171,14 @@ class FailedLinesTests:
         assert '1,limit,amount,"[""•••""]",1' in body(response).decode()
 
     @pytest.mark.rule("ADM-5")
-    @pytest.mark.parametrize("start", list("=+-@\t\r"))
-    def test_no_cell_is_a_formula(self, start: str, failing: Callable[..., UUID], admin_client: Client) -> None:
+    @pytest.mark.parametrize(("start", "shown"), [*((char, f"'{char}") for char in "=+-@\t"), ("\r", "\\r")])
+    def test_no_cell_is_a_formula(
+        self, start: str, shown: str, failing: Callable[..., UUID], admin_client: Client
+    ) -> None:
         """What a spreadsheet would run is made text."""
         batch_id = failing([ErrorMessage("limit", f"{start}cmd|' /C calc'!A0")])
         _, line = csv.reader(io.StringIO(body(admin_client.get(failed_lines(batch_id))).decode(), newline=""))
-        assert line[2] == f"'{start}cmd|' /C calc'!A0"
+        assert line[2] == f"{shown}cmd|' /C calc'!A0"
 
     def test_is_read_as_it_is_sent(
         self, failing: Callable[..., UUID], admin_client: Client, monkeypatch: pytest.MonkeyPatch

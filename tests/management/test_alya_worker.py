@@ -6,6 +6,7 @@ import signal
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import DatabaseError
 
 from alya_django import Row, Status, batches, own_queries, register_batch_processor, register_slow_query_processor
 from alya_django.engine import supervisor
@@ -44,6 +45,19 @@ class AlyaWorkerTests:
         batch_id = batches.submit("app", "op", range(12))
         call_command("alya_worker", "--once")
         assert batches.status(batch_id).nsuccess == 10
+
+    @pytest.mark.rule("SEC-30")
+    def test_once_quotes_nothing_of_what_ends_it(self, monkeypatch) -> None:
+        """It says it as logs do; what the database says of a statement has the values in it."""
+
+        def refuse(*args, **kwargs) -> None:
+            raise DatabaseError("DETAIL: Key (iban)=(DE89370400440532013000)")
+
+        register_batch_processor("app", "op", echo)
+        batches.submit("app", "op", [1])
+        monkeypatch.setattr(type(database()), "record_rows", refuse)
+        with pytest.raises(CommandError, match=r"^DatabaseError at [^()]*$"):
+            call_command("alya_worker", "--once")
 
     def test_ends_gently_at_the_first_signal(self) -> None:
         """It passes the signal on, and returns when the row in hand is done; the signals are then as they were."""

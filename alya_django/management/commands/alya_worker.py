@@ -20,6 +20,7 @@ from alya_django.engine.supervisor import Supervisor
 from alya_django.engine.worker import Worker
 from alya_django.exceptions import InvalidInput
 from alya_django.management import arguments
+from alya_django.management.batch_commands import what_broke
 from alya_django.management.reload import Files, begin_anew
 from alya_django.management.terminal import rows_line
 from alya_django.models import Batch, database
@@ -85,8 +86,11 @@ class Command(BaseCommand):
         worker = Worker(scope=scope, beats_alone=True)
         for number in SIGNALS:
             signal.signal(number, lambda signum, frame: self._stop(worker))
-        with worker:
-            worker.run_once()
+        try:
+            with worker:
+                worker.run_once()
+        except Exception as error:
+            raise CommandError(what_broke(error)) from error
 
     def _supervise(self, scope: Scope, on_rows: Callable[[int], None] | None, options: dict[str, Any]) -> None:
         max_rows = options["max_rows"] or math.inf

@@ -16,7 +16,9 @@ from django.conf import settings
 from django.db.models.signals import post_init
 
 from alya_django import (
+    BatchDetails,
     BatchInput,
+    BatchProcessor,
     Row,
     RowResult,
     register_batch_processor,
@@ -41,6 +43,7 @@ class OpsConfig(AppConfig):
         register_batch_processor("acceptance", "sleep", sleep)
         register_batch_processor("acceptance", "stay", stay)
         register_batch_processor("acceptance", "write", write)
+        register_batch_processor("acceptance", "refuse", Refusing)
         register_slow_query_processor("acceptance", "answer", answer)
         register_batch_processor("acceptance", "perform", perform)
         register_slow_query_processor("acceptance", "perform", perform)
@@ -72,6 +75,16 @@ def stay(row: Row) -> None:
 def write(row: Row) -> RowResult:
     """Give the text that the row's input says to an output file."""
     return RowResult.success(output_lines={"lines.txt": row.input})
+
+
+class Refusing(BatchProcessor):
+    """Quote all that it gets in what it raises."""
+
+    def do_batch_job(self, row: Row) -> None:
+        raise ValueError(row.input)
+
+    def mark_done(self, details: BatchDetails) -> None:
+        raise ValueError(details.context)
 
 
 def answer(row: Row) -> Any:
