@@ -18,9 +18,11 @@ class ErrorMessage:
     One reason why a row failed, in the form web services use.
 
     Args:
-        errcode: One word of lower-case letters, digits and underscores; what programs compare.
+        errcode: One word of lower-case letters, digits and underscores; what programs compare. Never data: rows are
+            counted by it, and it is shown to people who may not see inputs.
         field: The part of the input that is at fault, if one is.
-        vals: Texts to fill into the words that a person reads.
+        vals: Texts to fill into the words that a person reads. Where anything is masked, those who may not see inputs
+            see them only if ``field`` says what they are of, and that is not masked.
         msgid: The number of those words in the project's catalogue.
 
     Source: Alya's wscutils.ErrorMessage.

@@ -16,8 +16,10 @@ class QuietSignal(Signal):
     """A signal whose receivers may fail; that is logged as all else is, for Django would quote what they say."""
 
     def _log_robust_failure(self, receiver: Any, err: Exception) -> None:
+        # What can be called need not have a name, such as a partial.
+        name = getattr(receiver, "__qualname__", type(receiver).__qualname__)
         said = log_words.of_error(err)
-        logger.error("The receiver %s failed: %s", receiver.__qualname__, said, exc_info=log_words.traceback_of(err))
+        logger.error("The receiver %s failed: %s", name, said, exc_info=log_words.traceback_of(err))
 
 
 batch_submitted = QuietSignal()

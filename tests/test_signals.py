@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from django.db import transaction
@@ -112,6 +113,22 @@ class BatchSubmittedTests:
         assert batches.status(batch_id).status is Status.QUEUED
         assert len(received) == 1
         assert "The receiver breaking.<locals>.fail failed: ZeroDivisionError at tests.test_signals:" in caplog.text
+
+    def test_bears_a_receiver_without_a_name(self, django_capture_on_commit_callbacks, caplog):
+        """What can be called and fails is logged by its type."""
+
+        def fail(sender, **arguments):
+            raise ZeroDivisionError
+
+        receiver = partial(fail)
+        signals.batch_submitted.connect(receiver)
+        try:
+            with django_capture_on_commit_callbacks(execute=True):
+                batch_id = batches.submit("bank", "echo", [1])
+        finally:
+            signals.batch_submitted.disconnect(receiver)
+        assert batches.status(batch_id).status is Status.QUEUED
+        assert "The receiver partial failed: ZeroDivisionError at tests.test_signals:" in caplog.text
 
 
 class BatchFinishedTests:
