@@ -11,6 +11,7 @@ from alya_django.conf import settings
 from alya_django.control_totals import ControlTotals, Sums
 from alya_django.exceptions import InvalidInput
 from alya_django.intake.business_keys import BusinessKeys, Keyed
+from alya_django.intake.confined import NotStarted
 from alya_django.intake.faults import Faults
 from alya_django.intake.parent import Parent
 from alya_django.intake.routing import Routing
@@ -114,7 +115,7 @@ def _checked(check: Callable[[], Iterable[Yielded]]) -> Iterator[Yielded]:
                 raise TypeError(f"it yields a BatchInput or a FaultyLine, not {line!r}")
             last = line.line if isinstance(line, BatchInput | FaultyLine) else last
             yield line
-    except BadFile:
+    except (BadFile, NotStarted):
         raise
     except Exception as error:
         if database().is_away(error) or database().is_refusal(error):

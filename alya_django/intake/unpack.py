@@ -29,15 +29,13 @@ def refusing(what: str) -> Iterator[None]:
     """
     Refuse the file for whatever a library raises that reads it.
 
-    What that may be no library says: it is found by trying. A panic in Rust is not even an Exception.
+    What that may be no library says: it is found by trying.
     """
     try:
         yield
     except BadFile:
         raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
+    except Exception as error:
         raise BadFile(f"{what}: {error}") from error
 
 

@@ -1,23 +1,26 @@
-"""Read workbooks of Excel as rows of texts, once it is sure that they fit into memory."""
+"""Read workbooks of Excel as rows of texts, in a process that they may take down."""
 
 from __future__ import annotations
 
-import io
+import json
 from collections.abc import Iterator
-from datetime import date, datetime, time
-from typing import Any, BinaryIO
-from xml.parsers.expat import ExpatError, ParserCreate
-from zipfile import ZIP_STORED, ZipFile
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 from alya_django.checkers import BadFile, FaultyLine
 from alya_django.conf import settings
 from alya_django.exceptions import AlyaError
+from alya_django.intake import confined, workbook
 from alya_django.intake.columns import Columns, below_header, without_header
 from alya_django.intake.layout import current
-from alya_django.intake.unpack import refusing
+from alya_django.intake.unpack import archive_of, refusing
 from alya_django.processors import BatchInput
 
-BROKEN = "The file is no workbook that can be read"
+BUFFER_BYTES = 262_144
+SLOW = "SIGXCPU"
 
 
 def read_xlsx(
@@ -28,43 +31,103 @@ def read_xlsx(
 
     A row's line is its number in the sheet. Empty rows are passed over. All values are texts, as from a CSV file:
     numbers as they are written with a point, days and times in ISO 8601. A workbook can only be read as a whole, so it
-    may have no more than XLSX_CELLS_MAX cells and unpack to no more than XLSX_BYTES_MAX.
+    may have no more than XLSX_CELLS_MAX cells and unpack to no more than XLSX_BYTES_MAX, with its shared texts wherever
+    a cell has one. That is done in a process of its own, which has XLSX_MEMORY_BYTES_MAX and XLSX_SECONDS_MAX.
 
     Args:
         columns, has_header: As for ``read_csv``.
 
     Raises:
-        BadFile: The file is no workbook or too large, it lacks the sheet, or its header is none.
-        AlyaError: python-calamine is not installed.
+        BadFile: The file is no workbook or too large, takes too long or ends the process that reads it; it lacks the
+            sheet, or its header is none; or a row is longer than RECORD_CHARS_MAX.
+        AlyaError: python-calamine is not installed, or no process can be started.
     """
-    calamine = _calamine()
-    content = file.read(settings.XLSX_BYTES_MAX + 1)
-    if len(content) > settings.XLSX_BYTES_MAX:
+    library = _library()
+    with TemporaryFile() as copy:
+        _copy(file, copy)
+        _look_at(copy)
+        yield from _rows(_records(copy, sheet, library), columns, has_header)
+
+
+def _library() -> str:
+    """Return the folder in which python_calamine is installed."""
+    found = find_spec("python_calamine")
+    if found is None or found.origin is None:
+        raise AlyaError('read_xlsx needs python-calamine: pip install "alya-django[xlsx]"')
+    return str(Path(found.origin).parents[1])
+
+
+def _copy(file: BinaryIO, copy: BinaryIO) -> None:
+    """Copy a workbook to the disk, where another process can read it."""
+    left: int = settings.XLSX_BYTES_MAX
+    while data := file.read(BUFFER_BYTES):
+        left -= len(data)
+        if left < 0:
+            raise _too_large()
+        copy.write(data)
+    copy.flush()
+
+
+def _look_at(copy: BinaryIO) -> None:
+    """Refuse what is too large by its own account, and say how much will be unpacked, before anything is."""
+    with refusing(workbook.BROKEN):
+        unpacked = sum(member.file_size for member in archive_of(copy).infolist())
+        copy.seek(0)
+    current().on_bytes(unpacked)
+    if unpacked > settings.XLSX_BYTES_MAX:
         raise _too_large()
-    yield from _rows(_records(calamine, content, sheet), columns, has_header)
 
 
-def _calamine() -> Any:
+def _too_large() -> BadFile:
+    return BadFile(f"The workbook unpacks to more than {settings.XLSX_BYTES_MAX} bytes, the limit.")
+
+
+def _records(copy: BinaryIO, sheet: str | None, library: str) -> Iterator[list[str]]:
+    """Yield the texts of each row, from the process that reads them."""
+    limits, on_bytes = _limits(), current().on_bytes
+    process = confined.lines(
+        Path(workbook.__file__),
+        workbook.order_of(limits, sheet, library),
+        copy,
+        seconds=limits.seconds,
+        # No bytes more, but whoever looks at a clock can stop.
+        on_wait=lambda: on_bytes(0),
+    )
     try:
-        import python_calamine
-    except ImportError:
-        raise AlyaError('read_xlsx needs python-calamine: pip install "alya-django[xlsx]"') from None
-    return python_calamine
+        with closing(process) as lines:
+            for record in map(json.loads, lines):
+                if isinstance(record, str):
+                    raise BadFile(record)
+                if record is not None:
+                    yield record
+    except confined.TooSlow:
+        raise _too_slow(limits) from None
+    except confined.Died as died:
+        if f"{died}" == SLOW:
+            raise _too_slow(limits) from None
+        raise BadFile(
+            f"The workbook ended the process that read it ({died}): it breaks its reader, or needs more than "
+            f"{limits.memory_bytes} bytes of memory, the limit."
+        ) from None
 
 
-def _records(calamine: Any, content: bytes, sheet: str | None) -> Iterator[list[Any]]:
-    with refusing(BROKEN):
-        workbook = calamine.load_workbook(_inspected(content))
-        names = workbook.sheet_names
-        if sheet is not None and sheet not in names:
-            raise BadFile(f"The workbook has no sheet {sheet!r}.")
-        yield from workbook.get_sheet_by_name(sheet or names[0]).iter_rows()
+def _limits() -> workbook.Limits:
+    return workbook.Limits(
+        memory_bytes=settings.XLSX_MEMORY_BYTES_MAX,
+        seconds=settings.XLSX_SECONDS_MAX,
+        unpacked_bytes=settings.XLSX_BYTES_MAX,
+        cells=settings.XLSX_CELLS_MAX,
+        row_chars=settings.RECORD_CHARS_MAX,
+    )
 
 
-def _rows(records: Iterator[list[Any]], columns: Columns, has_header: bool) -> Iterator[BatchInput | FaultyLine]:
+def _too_slow(limits: workbook.Limits) -> BadFile:
+    return BadFile(f"The workbook takes longer than {limits.seconds} seconds to be read, the limit.")
+
+
+def _rows(records: Iterator[list[str]], columns: Columns, has_header: bool) -> Iterator[BatchInput | FaultyLine]:
     make, width = (None, 0) if has_header else without_header(columns)
-    for line, record in enumerate(records, 1):
-        values = _trimmed([_text(value) for value in record])
+    for line, values in enumerate(records, 1):
         if not values:
             continue
         if make is None:
@@ -75,94 +138,3 @@ def _rows(records: Iterator[list[Any]], columns: Columns, has_header: bool) -> I
             yield BatchInput(line, make(values + [""] * (width - len(values))))
     if make is None:
         raise BadFile("The file is empty.")
-
-
-def _trimmed(values: list[str]) -> list[str]:
-    """Return values without the empty ones at the end: a sheet is as wide as its widest row."""
-    while values and not values[-1]:
-        values.pop()
-    return values
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else f"{value}"
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    return str(value)
-
-
-def _inspected(content: bytes) -> BinaryIO:
-    """
-    Return an archive of those parts of a workbook that were looked at, which fit into memory.
-
-    calamine holds a sheet as a rectangle around all cells that have a value: two cells in opposite corners are enough
-    for it to ask for hundreds of gigabytes, and to take the process down when it does not get them. Any part may be a
-    sheet, whatever it is called, and calamine reads what is half XML, so it gets nothing but what was parsed here.
-    """
-    left: int = settings.XLSX_BYTES_MAX
-    inspected = io.BytesIO()
-    with ZipFile(io.BytesIO(content)) as archive, ZipFile(inspected, "w", ZIP_STORED) as target:
-        for member in {member.filename: member for member in archive.infolist()}.values():
-            current().on_bytes(member.file_size)
-            with archive.open(member) as part:
-                text = part.read(left + 1)
-            left -= len(text)
-            if left < 0:
-                raise _too_large()
-            if _Area().is_xml(text):
-                target.writestr(member.filename, text)
-    inspected.seek(0)
-    return inspected
-
-
-def _too_large() -> BadFile:
-    return BadFile(f"The workbook unpacks to more than {settings.XLSX_BYTES_MAX} bytes, the limit.")
-
-
-class _Area:
-    """How large a rectangle the cells of a part need that have a value; BadFile as soon as it is too large."""
-
-    def __init__(self) -> None:
-        self._row = self._column = 0
-        self._rows = self._columns = 0
-        self._limit: int = settings.XLSX_CELLS_MAX
-        # What calamine takes every part for, whatever that says of itself.
-        self._parser = ParserCreate("utf-8")
-        self._parser.StartElementHandler = self._start
-        self._parser.StartDoctypeDeclHandler = self._refuse_doctype
-
-    def is_xml(self, text: bytes) -> bool:
-        """Read a part and return whether it is XML."""
-        try:
-            self._parser.Parse(text, True)
-        except ExpatError:
-            return False
-        return True
-
-    def _start(self, name: str, attributes: dict[str, str]) -> None:
-        name = name.rpartition(":")[2]
-        if name == "row":
-            self._row = int(attributes.get("r", self._row + 1))
-            self._column = 0
-        elif name == "c":
-            self._go_to(attributes.get("r"))
-        elif name in ("v", "is"):
-            self._rows, self._columns = max(self._rows, self._row), max(self._columns, self._column)
-            if self._rows * self._columns > self._limit:
-                raise BadFile(f"The workbook has a sheet of more than {self._limit} cells, the limit.")
-
-    def _go_to(self, reference: str | None) -> None:
-        if reference is None:
-            self._column += 1
-            return
-        letters = reference.rstrip("0123456789")
-        self._row = int(reference[len(letters) :])
-        self._column = 0
-        for letter in letters.upper():
-            self._column = 26 * self._column + int(letter, 36) - 9
-
-    def _refuse_doctype(self, *declaration: object) -> None:
-        raise BadFile("The workbook has a document type, which none has.")

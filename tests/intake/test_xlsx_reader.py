@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import builtins
-import datetime
 import io
 from typing import Any
 
 import pytest
 
 from alya_django import AlyaError, BadFile, BatchInput, FaultyLine, InvalidInput
-from alya_django.intake import read_xlsx, xlsx_reader
-from tests.intake.workbooks import table, workbook
+from alya_django.intake import confined, read_xlsx, xlsx_reader
+from tests.intake.workbooks import shared_strings, table, workbook
 
 CORNERS = '<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576"><v>1</v></c></row>'
 
@@ -69,21 +67,6 @@ class RowTests:
         assert len(read(content, sheet="Payments")) == 1
         assert refused(content, sheet="Fees") == "The workbook has no sheet 'Fees'."
 
-    @pytest.mark.parametrize(
-        ("value", "text"),
-        [
-            (datetime.datetime(2013, 1, 31, 12, 30), "2013-01-31T12:30:00"),
-            (datetime.date(2013, 1, 31), "2013-01-31"),
-            (datetime.time(12, 30), "12:30:00"),
-            (datetime.timedelta(hours=30), "1 day, 6:00:00"),
-            (1e15, "1000000000000000"),
-            (0.1, "0.1"),
-        ],
-    )
-    def test_writes_every_value_as_text(self, value, text):
-        """Days and times in ISO 8601, numbers with a point."""
-        assert xlsx_reader._text(value) == text
-
     def test_cells_without_a_place_follow_each_other(self):
         """Excel writes where a cell is, others need not."""
         rows = "<row><c t='str'><v>name</v></c></row><row><c><v>1</v></c></row>"
@@ -91,14 +74,7 @@ class RowTests:
 
     def test_says_what_to_install(self, monkeypatch):
         """Without python-calamine the error is the project's, not the file's."""
-        real = builtins.__import__
-
-        def refuse(name, *arguments):
-            if name == "python_calamine":
-                raise ImportError(name)
-            return real(name, *arguments)
-
-        monkeypatch.setattr(builtins, "__import__", refuse)
+        monkeypatch.setattr(xlsx_reader, "find_spec", lambda name: None)
         with pytest.raises(AlyaError) as caught:
             read(b"")
         assert str(caught.value) == 'read_xlsx needs python-calamine: pip install "alya-django[xlsx]"'
@@ -163,17 +139,55 @@ class HostileTests:
         """Whatever is broken, the file is at fault and is told so."""
         assert refused(content).startswith(("The file is no workbook that can be read: ", "The file is empty."))
 
-    def test_refuses_what_calamine_gives_up_on(self, monkeypatch):
-        """It panics with an exception that is none of Python's."""
+    @pytest.mark.rule("FXR-22")
+    def test_bounds_what_cells_share(self, settings):
+        """A text that a thousand cells share is a thousand texts; just the limit is fine, whatever the order of parts."""
+        rows = "".join(f'<row r="{row}"><c r="A{row}" t="s"><v>1</v></c></row>' for row in range(1, 101))
+        content = workbook(rows, parts={"xl/SharedStrings.xml": shared_strings("", "x" * 1_000)})
+        settings.ALYA = {"XLSX_BYTES_MAX": 100_000}
+        assert len(read(content)) == 99
+        settings.ALYA = {"XLSX_BYTES_MAX": 99_999}
+        assert refused(content) == "The workbook has a sheet whose cells repeat more than 99999 bytes, the limit."
 
-        class PanicException(BaseException):
-            """What PyO3 makes of a panic."""
+    @pytest.mark.rule("FXR-22")
+    def test_bounds_a_row(self, settings):
+        """As a record of a CSV file: whoever reads it has a row in memory."""
+        settings.ALYA = {"RECORD_CHARS_MAX": 10}
+        assert read(workbook(table(("a", "b"), ("x" * 9, "y")))) == [BatchInput(2, {"a": "x" * 9, "b": "y"})]
+        assert refused(workbook(table(("a", "b"), ("x" * 9, "yz")))) == (
+            "Row 2: longer than 10 characters, the limit."
+        )
 
-        def panic(file):
-            raise PanicException("index out of bounds")
+    @pytest.mark.rule("FXR-41")
+    def test_rejects_what_needs_too_much_memory(self, settings):
+        """A limit of the system ends the process that reads the workbook, and nobody else's."""
+        settings.ALYA = {"XLSX_MEMORY_BYTES_MAX": 200_000_000}
+        content = workbook("<a>" * 6_000_000)
+        assert "more than 200000000 bytes of memory, the limit." in refused(content)
 
-        monkeypatch.setattr("python_calamine.load_workbook", panic)
-        assert refused(workbook("")) == "The file is no workbook that can be read: index out of bounds"
-        monkeypatch.setattr("python_calamine.load_workbook", lambda file: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            read(workbook(""))
+    @pytest.mark.rule("FXR-41")
+    def test_rejects_what_takes_too_long(self, settings):
+        """The processor's time is limited, and the time that it is waited for."""
+        settings.ALYA = {"XLSX_SECONDS_MAX": 1}
+        rows = "<row/>" * 20_000_000
+        assert refused(workbook(rows)) == "The workbook takes longer than 1 seconds to be read, the limit."
+
+    @pytest.mark.rule("FXR-41")
+    @pytest.mark.parametrize(
+        ("error", "reason"),
+        [
+            (confined.TooSlow(), "The workbook takes longer than 120 seconds to be read, the limit."),
+            (confined.Died("SIGXCPU"), "The workbook takes longer than 120 seconds to be read, the limit."),
+            (confined.Died("SIGSEGV"), "The workbook ended the process that read it (SIGSEGV): it breaks its reader"),
+            (confined.Died("SIGKILL"), "The workbook ended the process that read it (SIGKILL): it breaks its reader"),
+        ],
+    )
+    def test_rejects_what_ends_its_process(self, monkeypatch, error, reason):
+        """In whatever way."""
+
+        def lines(*arguments, **options):
+            yield b'["a"]'
+            raise error
+
+        monkeypatch.setattr(confined, "lines", lines)
+        assert refused(workbook("")).startswith(reason)

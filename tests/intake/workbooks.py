@@ -47,6 +47,11 @@ def table(*rows: tuple[object, ...]) -> str:
     )
 
 
+def shared_strings(*texts: str) -> bytes:
+    """Return the part with the texts that cells share, each of which names one by its place."""
+    return f'<sst xmlns="{MAIN}">{"".join(f"<si><t>{text}</t></si>" for text in texts)}</sst>'.encode()
+
+
 def cell(value: object, column: str, row: int) -> str:
     if value is None:
         return f'<c r="{column}{row}" s="1"/>'
