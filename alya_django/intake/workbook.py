@@ -2,8 +2,8 @@
 The program that a workbook is read by, in a process of its own with little memory and time: it may die of it.
 
 It imports nothing of Alya and of Django, shares no connection, and is given the workbook as its standard input, which
-is a file. It writes lines of JSON: ``true`` once it has begun, for each row of the sheet a list of its texts, and at the
-end ``null``, or a text that says why the workbook is refused.
+is a file. It writes lines of JSON: ``true`` once it has begun, for each row of the sheet a list of its texts, and at
+the end ``null``, or a text that says why the workbook is refused.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Refused(Exception):
 
 
 def main(order: str) -> None:
-    """Write the rows of the workbook that is the standard input, as a JSON object says that is made by ``order_of``."""
+    """Write the rows of the workbook that is the standard input, as a JSON object of ``order_of`` says."""
     told = json.loads(order)
     limits = Limits(*told["limits"])
     _end_with(told["parent"])
@@ -154,10 +154,10 @@ def _inspected(file: BinaryIO, limits: Limits) -> BinaryIO:
     """
     Return an archive of those parts of a workbook that were looked at, which fit into memory.
 
-    calamine holds a sheet as a rectangle around all cells that have a value, each with a copy of its text: two cells in
-    opposite corners, or thousands that share a long text, are enough for it to ask for hundreds of gigabytes. Any part
-    may be a sheet, whatever it is called, and calamine reads what is half XML, so it gets nothing but what was parsed
-    here.
+    calamine holds a sheet as a rectangle around all cells that have a value, each with a copy of its text: two cells
+    in opposite corners, or thousands that share a long text, are enough for it to ask for hundreds of gigabytes. Any
+    part may be a sheet, whatever it is called, and calamine reads what is half XML, so it gets nothing but what was
+    parsed here.
     """
     left = limits.unpacked_bytes
     inspected = io.BytesIO()
@@ -271,9 +271,8 @@ class _Part:
             raise Refused(f"{BROKEN}: a cell has no text.")
         self._bytes += self._shared[int(number)]
         if self._bytes > self._limits.unpacked_bytes:
-            raise Refused(
-                f"The workbook has a sheet whose cells repeat more than {self._limits.unpacked_bytes} bytes, the limit."
-            )
+            limit = self._limits.unpacked_bytes
+            raise Refused(f"The workbook has a sheet whose cells repeat more than {limit} bytes, the limit.")
 
     def _refuse_doctype(self, *declaration: object) -> None:
         raise Refused("The workbook has a document type, which none has.")

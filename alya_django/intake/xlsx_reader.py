@@ -31,8 +31,8 @@ def read_xlsx(
 
     A row's line is its number in the sheet. Empty rows are passed over. All values are texts, as from a CSV file:
     numbers as they are written with a point, days and times in ISO 8601. A workbook can only be read as a whole, so it
-    may have no more than XLSX_CELLS_MAX cells and unpack to no more than XLSX_BYTES_MAX, with its shared texts wherever
-    a cell has one. That is done in a process of its own, which has XLSX_MEMORY_BYTES_MAX and XLSX_SECONDS_MAX.
+    may have no more than XLSX_CELLS_MAX cells and unpack to no more than XLSX_BYTES_MAX, a text that cells share being
+    counted for each. That is done in a process of its own, which has XLSX_MEMORY_BYTES_MAX and XLSX_SECONDS_MAX.
 
     Args:
         columns, has_header: As for ``read_csv``.

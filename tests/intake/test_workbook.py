@@ -10,9 +10,10 @@ import resource
 import signal
 from pathlib import Path
 from typing import Any
+from xml.parsers.expat import ExpatError
 
-import python_calamine
 import pytest
+import python_calamine
 
 from alya_django.intake import workbook
 from alya_django.intake.workbook import Limits
@@ -23,10 +24,16 @@ LIMITS = Limits(memory_bytes=1_000_000_000, seconds=10, unpacked_bytes=2_000_000
 LIBRARY = str(Path(python_calamine.__file__).parents[1])
 
 
-def written(content: bytes, sheet: str | None = None) -> list[Any]:
+def written(content: bytes, sheet: str | None = None, **limits: int) -> list[Any]:
     target = io.BytesIO()
-    workbook.write_rows(io.BytesIO(content), target, LIMITS, sheet)
+    workbook.write_rows(io.BytesIO(content), target, LIMITS._replace(**limits), sheet)
     return [json.loads(line) for line in target.getvalue().splitlines()]
+
+
+def memory_exhausted() -> ExpatError:
+    error = ExpatError()
+    error.code = workbook.NO_MEMORY
+    return error
 
 
 class RowTests:
@@ -79,6 +86,57 @@ class RowTests:
         """To make a number of a million letters takes minutes."""
         assert written(workbooks.workbook(rows)) == [f"The file is no workbook that can be read: {end}"]
 
+    @pytest.mark.rule("FXR-22")
+    @pytest.mark.parametrize(
+        ("limits", "rows", "end"),
+        [
+            ({"row_chars": 3}, table(("four",)), "Row 1: longer than 3 characters, the limit."),
+            ({"unpacked_bytes": 500}, "", "The workbook unpacks to more than 500 bytes, the limit."),
+            ({"cells": 3}, table(("a", "b"), ("c", "d")), "The workbook has a sheet of more than 3 cells, the limit."),
+            (
+                {"cells": 1},
+                "<row><c><v>1</v></c><c><v>2</v></c></row>",
+                "The workbook has a sheet of more than 1 cells, the limit.",
+            ),
+        ],
+        ids=["row", "bytes", "cells", "cells without a place"],
+    )
+    def test_refuses_what_exceeds_a_limit(self, limits, rows, end):
+        """Each limit by itself; just below it the workbook is read."""
+        ((name, limit),) = limits.items()
+        assert written(workbooks.workbook(rows), **limits) == [end]
+        enough = {name: limit + (2_000 if name == "unpacked_bytes" else 1)}
+        assert written(workbooks.workbook(rows), **enough)[-1] is None
+
+    @pytest.mark.rule("FXR-22")
+    def test_refuses_cells_that_repeat_too_much(self):
+        """A text that two cells share is two texts."""
+        rows = "".join(f'<row r="{row}"><c r="A{row}" t="s"><v>0</v></c></row>' for row in (1, 2))
+        content = workbooks.workbook(rows, parts={"xl/sharedStrings.xml": shared_strings("x" * 1_500)})
+        end = "The workbook has a sheet whose cells repeat more than 2900 bytes, the limit."
+        assert written(content, unpacked_bytes=2_900) == [end]
+
+    @pytest.mark.rule("FXR-22")
+    def test_hands_on_only_what_is_xml(self):
+        """A part that is none is left out, one with a document type refuses the workbook."""
+        content = workbooks.workbook(table(("a",)), parts={"xl/theme.xml": b"<half", "xl/notes.txt": b"none"})
+        assert written(content) == [["a"], None]
+        typed = workbooks.workbook("", head="<!DOCTYPE worksheet>")
+        assert written(typed) == ["The workbook has a document type, which none has."]
+
+    @pytest.mark.rule("FXR-44")
+    @pytest.mark.parametrize("error", [MemoryError(), memory_exhausted()], ids=["Python's", "the parser's"])
+    def test_gives_up_when_parsing_takes_all_memory(self, monkeypatch, error):
+        """Whoever notices first: the parser, or Python."""
+
+        class Parser:
+            def Parse(self, text, is_final):
+                raise error
+
+        monkeypatch.setattr(workbook, "ParserCreate", lambda encoding: Parser())
+        end = "The workbook needs more than 1000000000 bytes of memory, the limit."
+        assert written(workbooks.workbook("")) == [end]
+
     @pytest.mark.parametrize(
         ("error", "end"),
         [
@@ -117,9 +175,9 @@ def run(order: str, content: bytes = b"") -> tuple[int, list[Any]]:
 def _run_here(order: str) -> None:
     status = 1
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.stdin", open(0, closefd=False))
-        patch.setattr("sys.stdout", open(1, "w", closefd=False))
-        patch.setattr("sys.stderr", open(2, "w", closefd=False))
+        patch.setattr("sys.stdin", open(0, closefd=False))  # noqa: SIM115 (ends with the process)
+        patch.setattr("sys.stdout", open(1, "w", closefd=False))  # noqa: SIM115 (ends with the process)
+        patch.setattr("sys.stderr", open(2, "w", closefd=False))  # noqa: SIM115 (ends with the process)
         try:
             workbook.main(order)
             limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU)]
@@ -133,14 +191,14 @@ def _run_here(order: str) -> None:
 
 
 class ProgramTests:
-    @pytest.mark.rule("FXR-41")
+    @pytest.mark.rule("FXR-44")
     def test_limits_itself_before_it_reads(self):
         """Memory and time, and no dump of a stranger's file; whom it works for says when it stops."""
         limits = LIMITS._replace(memory_bytes=64_000_000_000, seconds=100_000)
         status, told = run(workbook.order_of(limits, None, LIBRARY), workbooks.workbook(table(("a",))))
         assert (status, told) == (0, [True, ["a"], None, [[64_000_000_000, 100_000], [True] * 3, 0]])
 
-    @pytest.mark.rule("FXR-41")
+    @pytest.mark.rule("FXR-44")
     def test_does_not_begin_without_its_parent(self):
         """A parent that died before the kernel was told to end it with that one."""
         order = json.loads(workbook.order_of(LIMITS, None, LIBRARY))
