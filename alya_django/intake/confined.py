@@ -59,7 +59,7 @@ def lines(
         told = _lines(_pieces(process, seconds, on_wait))
         if next(told, None) is None:
             raise NotStarted(
-                f"{process.args[0]!r} cannot run {program.name}: {_end_of(process)}. "
+                f"{_python()!r} cannot run {program.name}: {_end_of(process)}. "
                 "Where it is no Python, multiprocessing.set_executable() says which is."
             )
         yield from told
@@ -69,7 +69,7 @@ def lines(
 
 @contextmanager
 def _started(program: Path, order: str, file: BinaryIO) -> Iterator[subprocess.Popen[bytes]]:
-    command = [os.fsdecode(get_executable()), "-P", "-S", str(program), order]
+    command = [_python(), "-P", "-S", str(program), order]
     environment = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
     try:
         # In a session of its own, so that Ctrl-C is for its parent only.
@@ -83,6 +83,10 @@ def _started(program: Path, order: str, file: BinaryIO) -> Iterator[subprocess.P
             yield process
         finally:
             process.kill()
+
+
+def _python() -> str:
+    return os.fsdecode(get_executable())
 
 
 def _pieces(process: subprocess.Popen[bytes], seconds: float, on_wait: Callable[[], None]) -> Iterator[bytes]:
