@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -98,10 +100,10 @@ class Claimer:
         self._after_slow_query = False
         self.met_locks = False
 
-    def take(self) -> Chunk | None:
-        """Return the next chunk, None if there is nothing to claim now."""
+    def take(self, rows_max: float = math.inf) -> Chunk | None:
+        """Return the next chunk, of so many rows at most, or None if there is nothing to claim now."""
         self.met_locks = False
-        takers = [self._take_slow_query, self._take_batch_rows]
+        takers: list[Callable[[], Chunk | None]] = [self._take_slow_query, partial(self._take_batch_rows, rows_max)]
         if self._after_slow_query:
             takers.reverse()
         chunk = self._store.again(takers[0]) or self._store.again(takers[1])
@@ -129,7 +131,7 @@ class Claimer:
         claimed = ClaimedRow(row.pk, row.line, text, row.attempts + 1, row.lost + row.retries)
         return Chunk(claim, row.batch, self._registration(row.batch), [claimed])
 
-    def _take_batch_rows(self) -> Chunk | None:
+    def _take_batch_rows(self, rows_max: float) -> Chunk | None:
         if not (scope := self._scope(Kind.BATCH)):
             return None
         by_age = next(self._picks) % OLDEST_EVERY == 0
@@ -137,7 +139,7 @@ class Claimer:
             batches = Batch.objects.primary().filter(pk=candidate.id)
             if candidate.status == Status.QUEUED and not batches.start():
                 self.met_locks = True
-            elif chunk := self._take_rows(candidate):
+            elif chunk := self._take_rows(candidate, rows_max):
                 # The oldest may be far ahead of the others: they are not to be moved there.
                 if not by_age:
                     self._latest_turn = max(self._latest_turn, candidate.turn)
@@ -185,10 +187,10 @@ class Claimer:
             self._questions[name] = self._store.prepared(query())
         return self._questions[name]()
 
-    def _take_rows(self, candidate: Candidate) -> Chunk | None:
+    def _take_rows(self, candidate: Candidate, rows_max: float) -> Chunk | None:
         batch = self._batches.get(candidate.id)
         registration = self._registration(batch)
-        wanted = self._pace.chunk_rows(registration)
+        wanted = int(min(self._pace.chunk_rows(registration), rows_max))
         claim = next(self._claims)
         charge = Charge(self._latest_turn, self._pace.seconds(registration), self._owed.pop(batch.pk, 0.0))
         claimed = self._claim_rows(batch, claim, wanted, charge)

@@ -73,6 +73,7 @@ class Worker:
         self._is_stopping = False
         self._wake: Callable[[], None] = lambda: None
         self._failures = self._rows = 0
+        self._rows_max = math.inf
         self._may_hold_rows = False
 
     def __enter__(self) -> Self:
@@ -171,6 +172,7 @@ class Worker:
 
         A database that is away is waited for. What else fails ends the worker when it does so three rounds running.
         """
+        self._rows_max = max_rows
         while not self._is_stopping and self._rows < max_rows:
             try:
                 self._turn()
@@ -200,7 +202,7 @@ class Worker:
         self._heartbeat.beat_when_due()
         if self._heartbeat.is_lost:
             self._begin_anew()
-        chunk = self._claimer.take()
+        chunk = self._claimer.take(self._rows_max - self._rows)
         if chunk is None:
             return None
         try:
