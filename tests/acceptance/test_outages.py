@@ -93,6 +93,20 @@ class DatabaseTests:
         check_invariants()
 
     @pytest.mark.rule("RUN-3")
+    def test_a_server_that_is_not_there_yet(self, manage, postgresql) -> None:
+        """A worker that is started waits for it, and works once it is there; one that is told to stop does so."""
+        connections.close_all()
+        postgresql.stop("fast")
+        worker, stopped = manage("alya_worker"), manage("alya_worker")
+        for waiting in (worker, stopped):
+            assert any("does not answer, the worker waits" in line for line in waiting.stdout)
+        stop(stopped)
+        postgresql.start()
+        batch_id = batches.submit("acceptance", "sleep", [0])
+        wait_until(lambda: is_done(batch_id), "the batch has ended")
+        assert "Traceback" not in stop(worker)
+
+    @pytest.mark.rule("RUN-3")
     def test_three_failed_rounds_end_the_process(self, manage) -> None:
         """A table that is missing is no outage: the command ends with an error, and its rows can be claimed."""
         batch_id = batches.submit("acceptance", "sleep", [0] * 5)
@@ -193,7 +207,7 @@ class SpaceTests:
         wait_until(lambda: is_done(batch_id), "the batch has ended")
         with batches.open_output(batch_id, "lines.txt") as file:
             assert file.read() == (b"x" * 999 + b"\n") * 50
-        assert f"The output files of {batch_id} wait: the storage failed. OSError: " in stop(worker)
+        assert f"The output files of {batch_id} wait: the storage failed. OSError (EFBIG)" in stop(worker)
         check_invariants()
 
 

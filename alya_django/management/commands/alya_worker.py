@@ -7,23 +7,28 @@ import os
 import signal
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
+from threading import Event
+from types import FrameType
 from typing import Any
 
 from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError
-from django.db import router
+from django.db import Error
 
+from alya_django.engine.patience import Patience
 from alya_django.engine.scope import Scope
 from alya_django.engine.supervisor import Supervisor
+from alya_django.engine.wakeup import Wakeup
 from alya_django.engine.worker import Worker
 from alya_django.exceptions import InvalidInput
 from alya_django.management import arguments
 from alya_django.management.batch_commands import what_broke
 from alya_django.management.reload import Files, begin_anew
 from alya_django.management.terminal import rows_line
-from alya_django.models import Batch, database
+from alya_django.models import database
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -38,6 +43,25 @@ def _served(scope: Scope) -> list[str]:
     entries = scope.registrations()
     of_project = [f"{entry} ({entry.kind.label})" for entry in entries if not entry.is_own]
     return of_project if len(of_project) == len(entries) else [*of_project, "Alya's own slow queries"]
+
+
+@contextmanager
+def _first_signal(act: Callable[[], None]) -> Iterator[None]:
+    """Act on the first signal that wants the command to end; the second has its ordinary effect."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def act_once(signum: int, frame: FrameType | None) -> None:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        act()
+
+    for number in SIGNALS:
+        signal.signal(number, act_once)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Command(BaseCommand):
@@ -70,24 +94,42 @@ class Command(BaseCommand):
         parser.add_argument("--kind", choices=arguments.KINDS, help="Serve only batches, or only slow queries.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # Django has run the checks that need no connection; these ask the server.
-        self.check(tags=[Tags.database], databases=[router.db_for_write(Batch)])
         scope = self._scope(options)
         if options["processes"] > 1 and not database().allows_many_writers:
             raise CommandError("SQLite lets one process write at a time: --processes is 1.")
         self._say(f"Worker serves {', '.join(_served(scope))}.")
+        if not self._check_server():
+            return
         if options["once"]:
             self._work_once(scope)
             return
         with rows_line(sys.stdout) as on_rows:
             self._supervise(scope, on_rows, options)
 
+    def _check_server(self) -> bool:
+        """Run the checks that ask the server, once it answers; return False where a signal ends the wait for it."""
+        store, stopped = database(), Event()
+        with store.keep_alive(), closing(Wakeup(store, listens=False)) as wakeup:
+            patience = Patience(store, wakeup, is_stopping=stopped.is_set)
+
+            def stop() -> None:
+                stopped.set()
+                wakeup.wake()
+
+            with _first_signal(stop):
+                try:
+                    # Django has run the checks that need no connection.
+                    patience.insist(lambda: self.check(tags=[Tags.database], databases=[store.alias]))
+                except Error as error:
+                    if not (stopped.is_set() and patience.covers(error)):
+                        raise
+                    return False
+        return not stopped.is_set()
+
     def _work_once(self, scope: Scope) -> None:
         worker = Worker(scope=scope, beats_alone=True)
-        for number in SIGNALS:
-            signal.signal(number, lambda signum, frame: self._stop(worker))
         try:
-            with worker:
+            with _first_signal(worker.stop), worker:
                 worker.run_once()
         except Exception as error:
             raise CommandError(what_broke(error)) from error
@@ -127,8 +169,3 @@ class Command(BaseCommand):
         """Write a line, at once also where nobody sits at a terminal."""
         self.stdout.write(text)
         self.stdout.flush()
-
-    def _stop(self, worker: Worker) -> None:
-        for number in SIGNALS:
-            signal.signal(number, signal.SIG_DFL)
-        worker.stop()
