@@ -118,9 +118,10 @@ class Summary:
     A batch in figures.
 
     ``try_later`` is true until the state is final; until then the counts are those of the rows that have
-    ended so far and ``output_files`` is empty. ``output_files`` maps a logical name to an object of the
-    storage. ``totals_mismatch`` says where the file's control totals are not those of the rows: while the batch waits,
-    those received, and once it has ended, those that have succeeded.
+    ended so far and ``output_files`` is empty. ``nput_off`` are those of the others that were put off: they wait for
+    another try, or are at it. ``output_files`` maps a logical name to an object of the storage. ``totals_mismatch``
+    says where the file's control totals are not those of the rows: while the batch waits, those received, and once it
+    has ended, those that have succeeded.
     """
 
     status: Status
@@ -129,6 +130,7 @@ class Summary:
     nsuccess: int
     nfailed: int
     naborted: int
+    nput_off: int = 0
     held: bool = False
     output_files: Mapping[str, str] = field(default_factory=dict)
     parent: UUID | None = None

@@ -193,12 +193,16 @@ class Batch(models.Model):
         """
         if self.nsuccess is not None:
             return {"nsuccess": self.nsuccess, "nfailed": self.nfailed or 0, "naborted": self.naborted or 0}
-        slots = list(self.progress.using(self._state.db) if slots is None else slots)
+        slots = self._slots(slots)
         return {
             "nsuccess": sum(slot.nsuccess for slot in slots),
             "nfailed": sum(slot.nfailed for slot in slots),
             "naborted": 0,
         }
+
+    def nput_off(self, slots: Iterable[BatchProgress] | None = None) -> int:
+        """Return how many rows were put off and have not ended: none of a batch that has."""
+        return 0 if self.nsuccess is not None else sum(slot.nput_off for slot in self._slots(slots))
 
     def error_counts(self) -> dict[str, int]:
         """
@@ -220,6 +224,7 @@ class Batch(models.Model):
 
     def summary(self) -> Summary:
         """Return the batch in figures."""
+        slots = [] if self.nsuccess is not None else self._slots(None)
         return Summary(
             status=Status(self.status),
             kind=Kind(self.kind),
@@ -228,7 +233,8 @@ class Batch(models.Model):
             output_files=self.object_names(),
             parent=self.parent_id,
             totals_mismatch=self.totals_mismatch,
-            **self.counts(),
+            nput_off=self.nput_off(slots),
+            **self.counts(slots),
         )
 
     def details(self, *, init_block: Any = None, slots: Iterable[BatchProgress] | None = None) -> BatchDetails:
@@ -252,6 +258,9 @@ class Batch(models.Model):
             init_block=init_block,
             **self.counts(slots),
         )
+
+    def _slots(self, slots: Iterable[BatchProgress] | None) -> list[BatchProgress]:
+        return list(self.progress.using(self._state.db) if slots is None else slots)
 
 
 class BatchRow(models.Model):
@@ -353,7 +362,8 @@ class BatchProgress(models.Model):
     How many rows of a batch have ended, in slots, so that workers do not queue for one counter.
 
     A slot is a worker's number modulo SLOTS. It moves in the transaction that ends the rows, so the slots' sum
-    is exact, and ``moved_at`` tells when a row ended last.
+    is exact, and ``moved_at`` tells when a row ended last. ``nput_off`` are the rows that were put off and have not
+    ended; who puts off and who ends may be two workers, so only its sum means anything.
     """
 
     SLOTS = 16
@@ -365,6 +375,7 @@ class BatchProgress(models.Model):
     slot = models.SmallIntegerField()
     nsuccess = models.PositiveIntegerField(default=0)
     nfailed = models.PositiveIntegerField(default=0)
+    nput_off = models.IntegerField(default=0, db_default=0)
     moved_at = models.DateTimeField(db_default=Now())
 
     objects = BatchProgressQuerySet.as_manager()

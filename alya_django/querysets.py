@@ -263,6 +263,10 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
         """Rows that were requeued and may be claimed again by now."""
         return self.filter(status=Status.QUEUED, retry_at__lte=Now())
 
+    def waiting(self) -> BatchRowQuerySet:
+        """Rows that were given back to be claimed later, of batches from which they will be."""
+        return self.filter(status=Status.QUEUED, retry_at__gt=Now(), batch__held_at__isnull=True)
+
     def to_retry(self, batch: Batch, *, besides: UUID | None = None) -> BatchRowQuerySet:
         """A batch's failed and aborted rows whose lines no retry, but one, has in hand or has brought to success."""
         family = batch.__class__._default_manager.using(self.db).family_of(batch)
@@ -328,15 +332,24 @@ class BatchRowQuerySet(PrimaryQuerySet["BatchRow"]):
             retry_at=None,
         )
 
-    def requeue(self, claim: int | None, *, delay: timedelta = timedelta(0), **counts: Combinable) -> int:
+    def requeue(self, claim: int | None, *, delay: timedelta = timedelta(0), **counts: Combinable | int) -> int:
         """Give back the rows that a claim still holds, to be claimed again after a delay."""
         return self.filter(claim=claim).update(
             status=Status.QUEUED, claim=None, claimed_at=None, done_by=None, retry_at=Now() + delay, **counts
         )
 
-    def put_off(self, claim: int, row_ids: Iterable[int], delay: timedelta) -> int:
-        """Give back rows that asked for it, to be claimed again after a delay, and count that they did."""
-        return self.filter(pk__in=list(row_ids)).requeue(claim, delay=delay, retries=F("retries") + 1)
+    def put_off(self, claim: int, row_ids: Iterable[int], delay: timedelta) -> tuple[int, int]:
+        """
+        Give back rows that asked for it, to be claimed again after a delay, and count that they did.
+
+        Return how many asked for the first time, and how many others.
+        """
+        rows = self.filter(pk__in=list(row_ids))
+        newly = rows.filter(retries=0).requeue(claim, delay=delay, retries=1)
+        return newly, rows.requeue(claim, delay=delay, retries=F("retries") + 1)
+
+    def were_put_off(self) -> BatchRowQuerySet:
+        return self.filter(retries__gt=0)
 
     def hold(self, claim: int) -> set[int]:
         """Lock the rows that a claim still holds, until the transaction ends, and return their ids."""

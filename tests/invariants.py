@@ -70,6 +70,8 @@ def _check_counts(batch: Batch) -> None:
     counted = progress["s"] or 0, progress["f"] or 0
     assert counted == (by_status.get(Status.SUCCESS, 0), by_status.get(Status.FAILED, 0)), f"progress: {batch!r}"
     _check_errors(batch)
+    if batch.status not in FINAL:
+        assert batch.nput_off() == batch.rows.pending().were_put_off().count(), f"LAT-6: {batch!r}"
     if batch.status in FINAL:
         assert (batch.nsuccess, batch.nfailed) == counted, f"INV-2: {batch!r}"
         assert batch.naborted == by_status.get(Status.ABORTED, 0), f"INV-2: {batch!r}"

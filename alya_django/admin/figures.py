@@ -44,6 +44,7 @@ class Figures:
     nsuccess: int
     nfailed: int
     naborted: int
+    nput_off: int
     held: bool
     read_at: float
     started_at: float | None
@@ -153,6 +154,7 @@ def _of_finished(batch: Batch, done_at: datetime) -> Figures:
         nsuccess=batch.nsuccess or 0,
         nfailed=batch.nfailed or 0,
         naborted=batch.naborted or 0,
+        nput_off=0,
     )
 
 
@@ -198,6 +200,7 @@ def _from_text(batch_id: UUID, text: object) -> Figures | None:
             nsuccess=cached_json.count(stored["nsuccess"]),
             nfailed=cached_json.count(stored["nfailed"]),
             naborted=cached_json.count(stored["naborted"]),
+            nput_off=cached_json.count(stored["nput_off"]),
             held=cached_json.part(bool, stored["held"]),
             read_at=cached_json.moment(stored["read_at"]),
             started_at=_moment(stored["started_at"]),
@@ -221,6 +224,7 @@ def _ask(ids: list[UUID], earlier: Mapping[UUID, Figures]) -> dict[UUID, Figures
         moved_at=Subquery(slots.values(last=Max("moved_at"))),
         success_so_far=Subquery(slots.values(total=Sum("nsuccess"))),
         failed_so_far=Subquery(slots.values(total=Sum("nfailed"))),
+        put_off=Subquery(slots.values(total=Sum("nput_off"))),
     )
     names = (
         "id",
@@ -233,7 +237,7 @@ def _ask(ids: list[UUID], earlier: Mapping[UUID, Figures]) -> dict[UUID, Figures
         "held_at",
         "started_at",
     )
-    rows = batches.values(*names, "now", "moved_at", "success_so_far", "failed_so_far")
+    rows = batches.values(*names, "now", "moved_at", "success_so_far", "failed_so_far", "put_off")
     return {row["id"]: _figures(row, earlier.get(row["id"])) for row in rows.order_by()}
 
 
@@ -248,6 +252,7 @@ def _figures(row: dict[str, Any], earlier: Figures | None) -> Figures:
         nsuccess=row["nsuccess"] if is_counted else row["success_so_far"] or 0,
         nfailed=row["nfailed"] if is_counted else row["failed_so_far"] or 0,
         naborted=row["naborted"] or 0,
+        nput_off=0 if is_counted else row["put_off"] or 0,
         held=row["held_at"] is not None and row["status"] in PENDING,
         read_at=now,
         started_at=row["started_at"] and seconds(row["started_at"]),

@@ -29,6 +29,7 @@ TEXTS: dict[str, Callable[[Figures], str]] = {
     "failed": lambda one: words.number(one.nfailed),
     "aborted": lambda one: words.number(one.naborted),
     "left": lambda one: words.number(one.left),
+    "put-off": lambda one: words.number(one.nput_off),
     "rate": figure_words.rate,
     "time-left": figure_words.time_left,
     "stalled": figure_words.stalled,

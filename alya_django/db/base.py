@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
@@ -26,6 +27,7 @@ AGAIN_TIMES = 3
 # A batch's failures are told apart by so many errcodes; those of all others are counted under OTHER.
 ERRCODES_MAX = 200
 OTHER = ""
+NO_ERRORS: Mapping[str, int] = MappingProxyType({})
 AGAIN_SECONDS = 0.02
 
 # Due rows go first, in the order in which they fell due. One whose worker has died goes alone: the rows before it
@@ -65,10 +67,12 @@ CHARGE = """
     WHERE {free}
 """
 COUNT_ROWS = """
-    INSERT INTO alya_batch_progress AS p (batch_id, slot, nsuccess, nfailed) {source}
+    INSERT INTO alya_batch_progress AS p (batch_id, slot, nsuccess, nfailed, nput_off) {source}
     ON CONFLICT (batch_id, slot)
     DO UPDATE SET
-        nsuccess = p.nsuccess + EXCLUDED.nsuccess, nfailed = p.nfailed + EXCLUDED.nfailed, moved_at = EXCLUDED.moved_at
+        nsuccess = p.nsuccess + EXCLUDED.nsuccess, nfailed = p.nfailed + EXCLUDED.nfailed,
+        nput_off = p.nput_off + EXCLUDED.nput_off,
+        moved_at = CASE WHEN EXCLUDED.nsuccess + EXCLUDED.nfailed > 0 THEN EXCLUDED.moved_at ELSE p.moved_at END
 """
 
 
@@ -339,11 +343,18 @@ class Database(ABC):
         It must run in a transaction.
         """
 
-    def count_rows(self, batch_id: UUID, slot: int, *, nsuccess: int = 0, errors: Mapping[str, int]) -> None:
-        """Count rows that end in this transaction, those that fail by the errcode of their first message."""
-        counts = [self._stored(batch_id), slot, nsuccess, sum(errors.values())]
+    def count_rows(
+        self, batch_id: UUID, slot: int, *, nsuccess: int = 0, nput_off: int = 0, errors: Mapping[str, int] = NO_ERRORS
+    ) -> None:
+        """
+        Count rows that end in this transaction, those that fail by the errcode of their first message.
+
+        Args:
+            nput_off: So many more rows were put off and have not ended; fewer where it is below 0.
+        """
+        counts = [self._stored(batch_id), slot, nsuccess, sum(errors.values()), nput_off]
         with self.connection.cursor() as cursor:
-            cursor.execute(COUNT_ROWS.format(source="VALUES (%s, %s, %s, %s)"), counts)
+            cursor.execute(COUNT_ROWS.format(source="VALUES (%s, %s, %s, %s, %s)"), counts)
         self._count_errors(batch_id, errors)
 
     def is_complete(self, batch_id: UUID) -> bool:

@@ -74,11 +74,12 @@ RECORD_ROWS = (
             STRING_TO_ARRAY(%s, E'\n', '')::jsonb[]
         ) AS v (id, status, result, messages, output_lines)
         WHERE r.id = v.id AND r.claim = %s
-        RETURNING r.status{errcode}
+        RETURNING r.status, r.retries{errcode}
     ), counted AS ("""
     + COUNT_ROWS.format(
         source="""
-        SELECT %s, %s, COUNT(*) FILTER (WHERE status = 'success'), COUNT(*) FILTER (WHERE status = 'failed')
+        SELECT %s, %s, COUNT(*) FILTER (WHERE status = 'success'), COUNT(*) FILTER (WHERE status = 'failed'),
+            -COUNT(*) FILTER (WHERE retries > 0)
         FROM ended HAVING COUNT(*) > 0"""
     )
     + """)

@@ -96,8 +96,8 @@ class SQLite(Database):
 
     def record_rows(self, batch_id: UUID, slot: int, claim: int, endings: Sequence[RowEnding]) -> int:
         with self.connection.cursor() as cursor:
-            cursor.execute("SELECT id FROM alya_batchrows WHERE claim = %s", [claim])
-            held = {row_id for (row_id,) in cursor}
+            cursor.execute("SELECT id, retries FROM alya_batchrows WHERE claim = %s", [claim])
+            held = dict(cursor.fetchall())
             kept = [ending for ending in endings if ending.row_id in held]
             cursor.executemany(
                 "UPDATE alya_batchrows SET status = %s, result = %s, messages = %s, output_lines = %s, "
@@ -106,7 +106,8 @@ class SQLite(Database):
             )
         errors = Counter(_errcode(ending) for ending in kept if ending.status is Status.FAILED)
         if kept:
-            self.count_rows(batch_id, slot, nsuccess=len(kept) - errors.total(), errors=errors)
+            nput_off = sum(held[ending.row_id] > 0 for ending in kept)
+            self.count_rows(batch_id, slot, nsuccess=len(kept) - errors.total(), nput_off=-nput_off, errors=errors)
         return len(kept)
 
     def enter(self, batch_id: UUID) -> bool:

@@ -88,8 +88,9 @@ class ChunkRunner:
 
     def _process_rows(self, chunk: Chunk, init_block: Any) -> int:
         """Process and record a chunk, what is done every FLUSH_SECONDS, and give back what it does not come to."""
-        offered = recorded = ended = 0
+        offered = recorded = 0
         worked = 0.0
+        put_off: list[tuple[int, BaseException]] = []
         self._holds_claim = True
         processing = Processing(chunk, self._names(chunk), self._watch)
         pieces = self._atomic_pieces if chunk.registration.options.atomic else self._plain_pieces
@@ -97,7 +98,7 @@ class ChunkRunner:
             self._note_failures(chunk, piece.done)
             offered += len(piece.done)
             recorded += piece.recorded
-            ended += sum(processed.delay is None for processed in piece.done)
+            put_off += _put_off(piece.done)
             worked += piece.seconds
             self._holds_claim = recorded == offered
             self._holder.look(chunk, piece.done)
@@ -106,7 +107,8 @@ class ChunkRunner:
         if offered:
             self._pace.learn(chunk.registration, offered, worked)
         _log(chunk, recorded, worked)
-        return min(ended, recorded)
+        _log_put_off(chunk, put_off)
+        return min(offered - len(put_off), recorded)
 
     def _plain_pieces(self, processing: Processing, init_block: Any) -> Iterator[Piece]:
         """Record what is done every FLUSH_SECONDS."""
@@ -171,6 +173,7 @@ class ChunkRunner:
         self._note_failures(chunk, [processed])
         self._pace.learn(chunk.registration, 1, seconds)
         _log(chunk, recorded, seconds)
+        _log_put_off(chunk, _put_off([processed]))
         return recorded
 
     def _on_init_failed(self, chunk: Chunk, failure: InitFailed) -> None:
@@ -194,7 +197,7 @@ class ChunkRunner:
                 chunk.registration,
                 chunk.batch.pk,
                 len(failed),
-                next(row.line for row in chunk.rows if row.id == row_id),
+                _line_of(row_id, chunk),
                 log_words.of_error(error),
                 exc_info=log_words.traceback_of(error),
             )
@@ -204,6 +207,29 @@ class ChunkRunner:
         if len(self._logical_names) >= BATCHES_REMEMBERED:
             self._logical_names.clear()
         return self._logical_names[chunk.batch.pk]
+
+
+def _line_of(row_id: int, chunk: Chunk) -> int:
+    return next(row.line for row in chunk.rows if row.id == row_id)
+
+
+def _put_off(done: list[Processed]) -> list[tuple[int, BaseException]]:
+    """Return the ids of the rows that were put off, each with what it was put off by."""
+    return [(row.ending.row_id, row.put_off_by) for row in done if row.put_off_by is not None]
+
+
+def _log_put_off(chunk: Chunk, put_off: list[tuple[int, BaseException]]) -> None:
+    """Log in one line that rows were put off, and what the first of them has met."""
+    if put_off:
+        row_id, error = put_off[0]
+        logger.warning(
+            "%s %s: %s rows were put off, line %s by %s",
+            chunk.registration,
+            chunk.batch.pk,
+            len(put_off),
+            _line_of(row_id, chunk),
+            log_words.of_error(error),
+        )
 
 
 def _log(chunk: Chunk, recorded: int, seconds: float) -> None:

@@ -43,13 +43,15 @@ class Processed(NamedTuple):
     How the processing of a row ended.
 
     ``error`` is what the processor raised without meaning to fail the row; ``output_files`` what a slow query
-    wants stored. With a ``delay`` the row has not ended: it is processed again after so many seconds.
+    wants stored. With a ``delay`` the row has not ended: it is processed again after so many seconds, because of
+    ``put_off_by``.
     """
 
     ending: RowEnding
     error: BaseException | None = None
     output_files: Mapping[str, File[Any] | str] = MappingProxyType({})
     delay: float | None = None
+    put_off_by: BaseException | None = None
 
     @property
     def is_success(self) -> bool:
@@ -113,7 +115,7 @@ class Processing:
         try:
             if self._puts_off(claimed, error):
                 ending = RowEnding(claimed.id, Status.QUEUED, None, None, None)
-                return Processed(ending, delay=self._delay(claimed, error))
+                return Processed(ending, delay=self._delay(claimed, error), put_off_by=error)
         except Exception as fault:
             # A class of the project's that begins without what the class above it has.
             error = fault

@@ -63,10 +63,14 @@ class Recorder:
         self, batch_id: UUID, claim: int, endings: Sequence[RowEnding], put_off: Mapping[float, Sequence[int]] = NONE
     ) -> int:
         """Record inside the gate, in the transaction that is open."""
-        written = self._store.record_rows(batch_id, self._slot, claim, endings) if endings else 0
+        newly = again = 0
         for delay, row_ids in put_off.items():
-            written += BatchRow.objects.primary().put_off(claim, row_ids, timedelta(seconds=delay))
-        return written
+            first, others = BatchRow.objects.primary().put_off(claim, row_ids, timedelta(seconds=delay))
+            newly, again = newly + first, again + others
+        if newly:
+            self._store.count_rows(batch_id, self._slot, nput_off=newly)
+        ended = self._store.record_rows(batch_id, self._slot, claim, endings) if endings else 0
+        return ended + newly + again
 
     def insist(self, act: Callable[[], int]) -> int:
         """Act, again after a deadlock, and while the database is away; each time the claim is asked anew."""
@@ -122,7 +126,10 @@ class Recorder:
     def _fail_rest(self, batch_id: UUID, message: ErrorMessage, claim: int | None) -> int:
         with self.gate(batch_id):
             rest = BatchRow.objects.primary().filter(batch=batch_id).unclaimed_or(claim)
-            nfailed = rest.fail([message.as_json()], self._name)
+            messages = [message.as_json()]
+            nput_off = rest.were_put_off().fail(messages, self._name)
+            nfailed = nput_off + rest.fail(messages, self._name)
             if nfailed:
-                self._store.count_rows(batch_id, self._slot, errors={message.errcode: nfailed})
+                errors = {message.errcode: nfailed}
+                self._store.count_rows(batch_id, self._slot, nput_off=-nput_off, errors=errors)
         return nfailed

@@ -141,9 +141,11 @@ class Recovery:
                 return None
             locked = list(held.lock_free(TRANSACTION_ROWS).values_list("pk", "done_by"))
             rows = held.filter(pk__in=[row_id for row_id, _ in locked])
+            nput_off = rows.were_put_off().count()
             failed = _fail_overdue(rows, overdue) if overdue else _fail_worn_out(rows, _attempts(batch_id))
             if failed:
-                self._store.count_rows(batch_id, SLOT, errors={ERRCODE: failed})
+                ended = nput_off - rows.were_put_off().count()
+                self._store.count_rows(batch_id, SLOT, nput_off=-ended, errors={ERRCODE: failed})
             return rows.requeue(claim), failed, [str(done_by) for _, done_by in locked]
 
     def _tell(self, lost: Counter[str]) -> None:

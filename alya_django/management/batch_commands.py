@@ -125,6 +125,7 @@ def as_json(batch: Batch) -> dict[str, JSON]:
         "nsuccess": details.nsuccess,
         "nfailed": details.nfailed,
         "naborted": details.naborted,
+        "nput_off": _put_off(batch),
         "requested_at": details.requested_at.isoformat(),
         "started_at": _iso(details.started_at),
         "done_at": _iso(details.done_at),
@@ -175,7 +176,8 @@ def as_line(batch: Batch, lacks: str) -> str:
 def as_progress(batch: Batch, lacks: str) -> str:
     """Return how far a batch has come, in one line, with what it lacks to go on."""
     ended, nfailed = _ended(batch), _counts(batch)["nfailed"]
-    rows = f"{ended:,} of {batch.nrows:,} rows, {nfailed:,} failed"
+    put_off = f", {_put_off(batch):,} put off" if _put_off(batch) else ""
+    rows = f"{ended:,} of {batch.nrows:,} rows, {nfailed:,} failed{put_off}"
     return f"{bar(ended, batch.nrows)}  {_state(batch)}  {rows}{_no(lacks)}"
 
 
@@ -183,11 +185,12 @@ def as_text(batch: Batch, lacks: str) -> str:
     """Return all that a person asks of a batch, in lines, with what it lacks to go on."""
     counts = _counts(batch)
     rows = [f"{batch.nrows:,}", *(f"{count:,} {name[1:]}" for name, count in counts.items())]
+    put_off = f", {_put_off(batch):,} of them put off" if _put_off(batch) else ""
     lines = {
         Kind(batch.kind).label: f"{batch.id}  {batch.app}/{batch.op}",
         "status": f"{_state(batch)}: {batch.hold_reason}" if batch.is_held else _state(batch),
         "lacks": LACKING[lacks].format(batch=batch) if lacks else "",
-        "rows": ", ".join([*rows, f"{batch.nrows - sum(counts.values()):,} to go"]),
+        "rows": ", ".join([*rows, f"{batch.nrows - sum(counts.values()):,} to go{put_off}"]),
         "requested": _when(batch.requested_at) + (f" by {batch.requested_by}" if batch.requested_by else ""),
         "input file": batch.input_file,
         "totals": printed_differences(batch.totals_mismatch),
@@ -232,6 +235,10 @@ def _no(lacks: str) -> str:
 
 def _counts(batch: Batch) -> dict[str, int]:
     return batch.counts(batch.progress.all())
+
+
+def _put_off(batch: Batch) -> int:
+    return batch.nput_off(batch.progress.all())
 
 
 def _ended(batch: Batch) -> int:

@@ -121,6 +121,7 @@ class Migration(migrations.Migration):
                 ('slot', models.SmallIntegerField()),
                 ('nsuccess', models.PositiveIntegerField(default=0)),
                 ('nfailed', models.PositiveIntegerField(default=0)),
+                ('nput_off', models.IntegerField(db_default=0, default=0)),
                 ('moved_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ('batch', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.DO_NOTHING, related_name='progress', to='alya_django.batch')),
             ],

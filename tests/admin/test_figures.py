@@ -32,6 +32,7 @@ def running(**values: Any) -> Figures:
             "nsuccess": 0,
             "nfailed": 0,
             "naborted": 0,
+            "nput_off": 0,
             "held": False,
             "read_at": START + 100,
             "started_at": START,

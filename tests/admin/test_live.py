@@ -50,6 +50,7 @@ class AnswerTests:
                     "failed": "1",
                     "aborted": "0",
                     "left": "7",
+                    "put-off": "0",
                     "rate": "",
                     "time-left": "",
                     "stalled": "",

@@ -36,18 +36,19 @@ def running() -> UUID:
     now = timezone.now()
     batch_id = batches.submit("bank", "transfer", range(10), requested_by="asha", input_file="a.csv")
     change(batch_id, status=Status.IN_PROGRESS, nrows=10_000, started_at=now - timedelta(seconds=100))
-    BatchProgress.objects.create(batch_id=batch_id, slot=1, nsuccess=4_990, nfailed=10)
+    BatchProgress.objects.create(batch_id=batch_id, slot=1, nsuccess=4_990, nfailed=10, nput_off=-2)
+    BatchProgress.objects.create(batch_id=batch_id, slot=2, nput_off=5)
     Worker.objects.create(pk=7, name="host-a-1", host="host-a", pid=1, version="1", ops=[["B", "bank", "transfer"]])
     return batch_id
 
 
 class ReportTests:
-    @pytest.mark.rule("ADM-8")
+    @pytest.mark.rule("ADM-8", "LAT-6")
     def test_says_how_it_goes(self, running: UUID, admin_client: Client) -> None:
         """How far, how many of each, how fast and how long yet."""
         shown = text(admin_client.get(page(running)))
         assert "▶ in progress 50.0 % 5,000 of 10,000 rows" in shown
-        assert "success 4,990 failed 10 aborted 0 not ended 5,000" in shown
+        assert "success 4,990 failed 10 aborted 0 not ended 5,000 of these put off 3" in shown
         assert "50 rows/s" in shown
         assert "about 1 to 2 min left" in shown
 

@@ -105,7 +105,7 @@ class HoldTests:
         claimer.take()
         Batch.objects.filter(pk=batch_id).hold("no", nforgiven=0)
         candidate = type("Candidate", (), {"id": batch_id, "turn": 0.0, "status": Status.IN_PROGRESS})
-        assert claimer._take_rows(candidate) is None
+        assert claimer._take_rows(candidate, rows_max=10) is None
 
     @pytest.mark.rule("HLD-2")
     def test_keeps_no_worker_awake(self) -> None:

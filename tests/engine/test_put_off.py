@@ -16,9 +16,12 @@ from alya_django import (
     register_batch_processor,
     register_slow_query_processor,
     slow_queries,
+    status_cache,
 )
-from alya_django.models import BatchRow
-from alya_django.testing import drain, process_row
+from alya_django.engine.recover import Recovery
+from alya_django.models import Batch, BatchRow, database
+from alya_django.querysets import CLAIMS_PER_WORKER
+from alya_django.testing import drain, isolated_registry, process_row
 from tests.invariants import check_invariants
 from tests.processors import echo
 
@@ -161,6 +164,60 @@ class RetryLaterTests:
         assert drain() == 3
         check_invariants()
         assert (batches.status(waiting).status, batches.status(other).status) == (Status.IN_PROGRESS, Status.SUCCESS)
+
+    @pytest.mark.rule("LAT-6")
+    @pytest.mark.parametrize("options", [{}, {"atomic": True}])
+    def test_is_counted_until_the_row_has_ended(self, options) -> None:
+        """However often it was put off: the summary has the rows that were and have not ended, the log one line."""
+
+        def op(row: Row) -> int:
+            if row.input and row.attempt <= 2:
+                raise RetryLater(1_000) from KeyError("secret")
+            return row.attempt
+
+        register_batch_processor("app", "op", op, **options)
+        batch_id = batches.submit("app", "op", [1, 0, 1, 0])
+        counts = []
+        for _ in range(3):
+            drain()
+            check_invariants()
+            counts.append(batches.status(batch_id).nput_off)
+            status_cache.drop(batch_id)
+            BatchRow.objects.filter(status=Status.QUEUED).update(retry_at=Now() - timedelta(seconds=1))
+        assert counts == [2, 2, 0]
+
+    @pytest.mark.rule("LAT-6")
+    def test_is_logged_in_one_line_a_chunk(self, caplog) -> None:
+        """How many rows, and what the first of them has met."""
+
+        def op(row: Row) -> None:
+            if row.line > 1:
+                raise RetryLater(1_000) from ConnectionResetError("secret")
+
+        register_batch_processor("app", "op", op)
+        batches.submit("app", "op", range(5))
+        drain()
+        (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert ": 4 rows were put off, line 2 by RetryLater from ConnectionResetError at " in line
+        assert "secret" not in line
+
+    @pytest.mark.rule("LAT-6")
+    def test_rows_that_others_end_are_counted_no_more(self, settings) -> None:
+        """Those that give up for the death of their worker, and those of a batch that cannot go on."""
+        settings.ALYA = {"CONFIG_FAILURE_SECONDS": 0}
+        register_batch_processor("app", "op", lambda row: 1 / 0, retry_on=(ZeroDivisionError,), max_attempts=2)
+        batch_id = batches.submit("app", "op", [1, 2])
+        drain()
+        assert Batch.objects.get(pk=batch_id).nput_off() == 2
+        BatchRow.objects.filter(line=1).update(status=Status.IN_PROGRESS, claim=7 * CLAIMS_PER_WORKER, done_by="gone")
+        Recovery(database()).recover()
+        assert Batch.objects.get(pk=batch_id).nput_off() == 1
+        check_invariants()
+        with isolated_registry():
+            drain()
+        assert sum(Batch.objects.get(pk=batch_id).progress.values_list("nput_off", flat=True)) == 0
+        assert batches.status(batch_id).status is Status.FAILED
+        check_invariants()
 
     def test_a_test_of_one_row_sees_that_it_was_put_off(self) -> None:
         """process_row returns a row that is queued."""

@@ -59,6 +59,17 @@ class AlyaStatusTests:
         assert f"parent        {batch_id}\n" in unfinished.out
         assert "done" not in unfinished.out
 
+    @pytest.mark.rule("LAT-6")
+    def test_tells_how_many_rows_were_put_off(self, monkeypatch) -> None:
+        """In the text, in the line of progress, and for programs."""
+        batch_id = batches.submit("app", "op", range(4))
+        BatchProgress.objects.create(batch_id=batch_id, slot=1, nsuccess=1, nput_off=2)
+        shown = run("alya_status", str(batch_id))
+        assert "rows          4, 1 success, 0 failed, 0 aborted, 3 to go, 2 of them put off" in shown.out.splitlines()
+        assert run("alya_status", str(batch_id), "--json").objects[0]["nput_off"] == 2
+        on_rest(monkeypatch)
+        assert "1 of 4 rows, 0 failed, 2 put off" in run("alya_status", str(batch_id), "--watch").out
+
     @pytest.mark.rule("OPS-2")
     def test_ends_with_a_code_that_says_how_it_stands(self) -> None:
         """0 is a success alone: 5 has ended otherwise, and 6 has not ended; none is an error to complain of."""

@@ -119,6 +119,7 @@ class OperatorCommandTests:
             "nsuccess": 1,
             "nfailed": 1,
             "naborted": 0,
+            "nput_off": 0,
             "requested_at": batch.requested_at.isoformat(),
             "started_at": batch.started_at.isoformat(),
             "done_at": batch.done_at.isoformat(),
