@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from django.conf import settings as django_settings
+from django.db.models.functions import Now
+from django.test import override_settings
 from django.utils import timezone
 
 from alya_django import lifecycle
 from alya_django.answers import RowOutcome
 from alya_django.checkers import checkers
+from alya_django.conf import settings
 from alya_django.db import RowEnding
 from alya_django.engine.claim import Chunk, ClaimedRow
 from alya_django.engine.init_blocks import InitBlocks, InitFailed
@@ -23,22 +30,34 @@ from alya_django.registry import Registration, registry
 from alya_django.status import Kind, Status
 from alya_django.validation import JSON, encode_json, fold_name
 
-__all__ = ["drain", "isolated_registry", "process_row"]
+__all__ = ["drain", "isolated_registry", "isolated_storage", "process_row"]
 
 
-def drain(*, app: str | None = None, op: str | None = None, raise_errors: bool = True) -> int:
+def drain(
+    *, app: str | None = None, op: str | None = None, until_retried: bool = False, raise_errors: bool = True
+) -> int:
     """
     Claim, process, record and finish until nothing can be claimed now; return how many rows ended.
+
+    A row that is put off, by RetryLater or an exception of ``retry_on``, has not ended: it waits, and no exception is
+    raised for it. A ``drain`` after its time has come, or with ``until_retried``, processes it again.
 
     Args:
         app: Only batches of this app.
         op: Only batches of this op.
+        until_retried: Process rows that were put off again at once, however long they are to wait, until they have
+            ended: with success, with a failure, or because ``max_attempts`` are used up.
         raise_errors: Raise the first exception of a processor, an initializer or ``mark_done`` once all is done;
             RowFailed is none. False leaves it where the project will see it: in the row's messages.
     """
     scope = Scope.of(apps=_given(app), ops=_given(op))
     with Worker(scope=scope) as worker:
         rows = worker.drain()
+        hastened: dict[int, int] = {}
+        # What neither ends nor is put off once more waits for something else, such as its initializer.
+        while until_retried and (waiting := _hasten(scope)) != hastened:
+            hastened = waiting
+            rows += worker.drain()
     if raise_errors and worker.error is not None:
         raise worker.error
     return rows
@@ -56,7 +75,8 @@ def process_row(
     """
     Run one row through the registered processor, with an init block of its own, and return what would be stored.
 
-    Nothing is stored: unless the processor itself asks the database, none is needed.
+    Nothing is stored: unless the processor itself asks the database, none is needed. It is the row's first attempt:
+    one that is put off is returned as QUEUED, without a message, unless the op has ``max_attempts=1``.
 
     Args:
         line: 0 asks the slow-query processor of the app and op, another number the batch processor.
@@ -86,6 +106,28 @@ def isolated_registry() -> Iterator[None]:
     """Begin with empty registries, and have the project's own back afterwards; also a decorator."""
     with registry.isolated(), checkers.isolated():
         yield
+
+
+@contextmanager
+def isolated_storage() -> Iterator[Path]:
+    """
+    Let Alya's files go to an empty directory, whose path it yields, and delete them afterwards; also a decorator.
+
+    The alias that STORAGE names stands for that directory meanwhile, for the project too.
+    """
+    with TemporaryDirectory(prefix="alya-tests-") as directory:
+        storage = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": {"location": directory}}
+        with override_settings(STORAGES={**django_settings.STORAGES, settings.STORAGE: storage}):
+            yield Path(directory)
+
+
+def _hasten(scope: Scope) -> dict[int, int]:
+    """Let the rows that were put off wait no longer, and return how often each was."""
+    keys = [entry.key for entry in scope.registrations()]
+    waiting = dict(BatchRow.objects.primary().of(keys).requeued().were_put_off().values_list("pk", "retries"))
+    # The clock of SQLite is coarse: what is due just now may not be seen to be.
+    BatchRow.objects.primary().filter(pk__in=waiting).update(retry_at=Now() - timedelta(seconds=1))
+    return waiting
 
 
 def _given(name: str | None) -> list[str]:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import pytest
+from django.core.files.storage import storages
 from django.test import TestCase, TransactionTestCase
 
 from alya_django import (
     ErrorMessage,
     InvalidInput,
     NotFound,
+    RetryLater,
+    Row,
     RowFailed,
     RowResult,
     Status,
@@ -15,8 +18,10 @@ from alya_django import (
     register_initializer,
     register_slow_query_processor,
     registry,
+    slow_queries,
 )
-from alya_django.testing import drain, isolated_registry, process_row
+from alya_django.testing import drain, isolated_registry, isolated_storage, process_row
+from tests.local_storage import files_in
 from tests.processors import CountingInitializer, Recording, broken, echo
 
 
@@ -47,6 +52,63 @@ class DrainTests:
         register_batch_processor("app", "op", refuse)
         batches.submit("app", "op", [1])
         assert drain() == 1
+
+    @pytest.mark.rule("LAT-7")
+    def test_processes_rows_that_were_put_off_again_when_told(self) -> None:
+        """However long they are to wait, until they have ended, also by giving up."""
+
+        def later(row: Row) -> int:
+            if row.attempt <= row.input:
+                raise RetryLater(row.line % 2 * 3_600)
+            return row.attempt
+
+        register_batch_processor("app", "op", later, max_attempts=3)
+        register_slow_query_processor("app", "op", later)
+        batch_id, query_id = batches.submit("app", "op", [0, 1, 2, 3]), slow_queries.submit("app", "op", 1)
+        other_id = batches.submit("other", "op", [1])
+        with pytest.raises(RetryLater):
+            drain(app="app", until_retried=True)
+        assert [row.attempts for row in batches.iter_rows(batch_id)] == [1, 2, 3, 3]
+        assert batches.status(batch_id).nfailed == 1
+        assert slow_queries.result(query_id).result == 2
+        assert batches.status(other_id).status is Status.QUEUED
+
+    @pytest.mark.rule("LAT-7")
+    def test_does_not_wait_for_what_is_no_retry(self) -> None:
+        """Where the initializer fails once a row was put off, the row is left."""
+        blocks = CountingInitializer()
+
+        def later(row: Row) -> None:
+            row.init_block.is_dead = True
+            blocks.failures = [OSError("no more")]
+            raise RetryLater
+
+        register_initializer("app", blocks)
+        register_batch_processor("app", "op", later)
+        batch_id = batches.submit("app", "op", [1])
+        assert drain(until_retried=True, raise_errors=False) == 0
+        assert batches.status(batch_id).nput_off == 1
+
+
+@pytest.mark.django_db
+@pytest.mark.sqlite
+@pytest.mark.usefixtures("registry")
+class IsolatedStorageTests:
+    def test_keeps_files_until_its_end(self) -> None:
+        """They lie in its directory, and neither they nor the directory stay."""
+        register_batch_processor("app", "op", lambda row: RowResult.success(output_lines={"a.txt": "x"}))
+        location = storages["default"].location
+        with isolated_storage() as folder:
+            batch_id = batches.submit("app", "op", [1])
+            drain()
+            assert files_in(folder) == set(batches.status(batch_id).output_files.values())
+        assert not folder.exists()
+        assert storages["default"].location == location
+
+    @isolated_storage()
+    def test_is_a_decorator(self) -> None:
+        """Of a whole test."""
+        assert storages["default"].listdir(".") == ([], [])
 
 
 @pytest.mark.sqlite

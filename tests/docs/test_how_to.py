@@ -252,4 +252,4 @@ class TestingTests:
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "5 passed" in done.stdout
+        assert "8 passed" in done.stdout
