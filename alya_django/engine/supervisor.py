@@ -43,6 +43,7 @@ SOON_SECONDS = 0.1
 LATE_SECONDS = 1.0
 STALE_SECONDS = 1.0
 TELL_SECONDS = 0.5
+LOG_ROWS_SECONDS = 60.0
 
 
 class Child:
@@ -110,7 +111,8 @@ class Supervisor:
         self._late_rows_at = -math.inf
         self._back_off = 1.0
         self._dead: list[tuple[float, int, dict[int, float]]] = []
-        self._rows_of_dead = self._rows_told = 0
+        self._rows_of_dead = self._rows_told = self._rows_logged = 0
+        self._logged_at = time.monotonic()
 
     @property
     def rows(self) -> int:
@@ -145,7 +147,9 @@ class Supervisor:
             self._reap()
             self._recover_when_due()
             self._fill_seats()
-            if self._is_over():
+            is_over = self._is_over()
+            self._log_rows(at_once=is_over)
+            if is_over:
                 return
             self._rest()
             self._kill_overdue()
@@ -154,6 +158,13 @@ class Supervisor:
         if self._asks_stale is not None and not self._is_stopping and self._asks_stale():
             self.is_stale = True
             self.stop()
+
+    def _log_rows(self, *, at_once: bool) -> None:
+        """Log how many rows have ended since it did so last, if any: every minute, and at the end."""
+        rows, seconds = self.rows - self._rows_logged, time.monotonic() - self._logged_at
+        if rows and (at_once or seconds >= LOG_ROWS_SECONDS):
+            self._rows_logged, self._logged_at = self.rows, time.monotonic()
+            logger.info("%s rows have ended, %s of them in the last %.0f s.", self.rows, rows, seconds)
 
     def _is_over(self) -> bool:
         is_done = all(seat.is_done for seat in self._seats) and not self._dead

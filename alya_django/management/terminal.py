@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import IO, Any
 
 BAR = 30
 PLAIN_WIDTH = 70
+LINE_SECONDS = 10.0
 
 
 @contextmanager
@@ -72,13 +74,33 @@ def _show_plainly(stream: IO[Any], text: str) -> None:
     stream.flush()
 
 
+def _now_and_then(stream: IO[Any]) -> Callable[[str], None]:
+    """Return what writes a text as a line, if it has not done so for LINE_SECONDS."""
+    written_at = -math.inf
+
+    def write(text: str) -> None:
+        nonlocal written_at
+        if time.monotonic() >= written_at + LINE_SECONDS:
+            written_at = time.monotonic()
+            stream.write(f"{text}\n")
+            stream.flush()
+
+    return write
+
+
 @contextmanager
 def rows_line(stream: IO[Any]) -> Iterator[Callable[[int], None] | None]:
-    """Show a line that tells how many rows have ended, and yield what takes them in; or None, as ``live_text``."""
-    with live_text(stream, "waiting for rows") as show:
-        if show is None:
+    """
+    Show a line that tells how many rows have ended, and yield what takes them in.
+
+    Without rich there is a new line now and then. Where the stream is no terminal nothing is shown, and None is
+    yielded.
+    """
+    with live_text(stream, "waiting for rows") as live:
+        if live is None and not stream.isatty():
             yield None
             return
+        show = live or _now_and_then(stream)
         total, started = 0, time.monotonic()
 
         def take_in(rows: int) -> None:

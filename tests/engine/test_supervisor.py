@@ -62,6 +62,17 @@ class DrainTests:
         assert supervisor.run()
         assert sum(told) == supervisor.rows == 30
 
+    @pytest.mark.rule("RUN-11")
+    def test_logs_how_many_rows_have_ended(self, monkeypatch, caplog) -> None:
+        """Now and then, and at the end; each is told of once."""
+        caplog.set_level("INFO", "alya_django.engine")
+        monkeypatch.setattr(module, "LOG_ROWS_SECONDS", 0)
+        register_batch_processor("app", "op", echo)
+        batches.submit("app", "op", range(30))
+        assert draining().run()
+        logged = [record.args for record in caplog.records if "rows have ended" in record.msg]
+        assert sum(rows for _, rows, _ in logged) == logged[-1][0] == 30
+
 
 class OutageTests:
     @pytest.mark.rule("RUN-3")

@@ -3,17 +3,28 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import DatabaseError
+from django.db.models.functions import Now
+from django.utils.timezone import localtime
 
-from alya_django import Row, Status, batches, own_queries, register_batch_processor, register_slow_query_processor
+from alya_django import (
+    RetryLater,
+    Row,
+    Status,
+    batches,
+    own_queries,
+    register_batch_processor,
+    register_slow_query_processor,
+)
 from alya_django.engine import supervisor
 from alya_django.engine import worker as engine_worker
 from alya_django.management.commands import alya_worker
-from alya_django.models import Worker, database
+from alya_django.models import Batch, BatchRow, Worker, database
 from tests.concurrency.connections import wait_until
 from tests.processors import echo
 
@@ -39,6 +50,27 @@ class AlyaWorkerTests:
         assert first.endswith(" serves app/op (batch).")
         assert last == "12 rows ended."
         assert batches.status(batch_id).status is Status.SUCCESS
+
+    @pytest.mark.rule("RUN-11")
+    def test_a_drain_says_what_it_leaves(self, capsys) -> None:
+        """How many rows were put off, and until when; not those of a batch that is held."""
+
+        def later(row: Row) -> None:
+            raise RetryLater(row.input)
+
+        register_batch_processor("app", "op", later)
+        batches.submit("app", "op", [3_600, 7_200])
+        held = batches.submit("app", "op", [3_600])
+        Batch.objects.filter(pk=held).update(held_at=Now())
+        BatchRow.objects.filter(batch=held).update(retry_at=Now() + timedelta(hours=3))
+        call_command("alya_worker", "--drain")
+        *_, ended, left = capsys.readouterr().out.splitlines()
+        first, last = (localtime(row.retry_at) for row in BatchRow.objects.exclude(batch=held).order_by("line"))
+        assert ended == "0 rows ended."
+        assert left == (
+            f"2 rows wait for another try: the first until {first:%Y-%m-%d %H:%M:%S}, "
+            f"the last until {last:%Y-%m-%d %H:%M:%S}."
+        )
 
     def test_once_is_one_chunk(self) -> None:
         """Ten rows of an op that is new to the worker."""

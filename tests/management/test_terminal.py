@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import sys
 
+from alya_django.management import terminal
 from alya_django.management.terminal import rows_line
 
 
@@ -30,10 +31,13 @@ class RowsLineTests:
             assert take_in is None
         assert stream.getvalue() == ""
 
-    def test_is_silent_without_rich(self, monkeypatch) -> None:
-        """The extra is not needed."""
+    def test_speaks_now_and_then_without_rich(self, monkeypatch) -> None:
+        """The extra is not needed: there is a line, and another one after a while."""
         monkeypatch.setitem(sys.modules, "rich.console", None)
+        now = iter([0.0, *[1.0] * 3, 2.0, 2.0, *[20.0] * 3])
+        monkeypatch.setattr(terminal.time, "monotonic", lambda: next(now))
         stream = Terminal()
         with rows_line(stream) as take_in:
-            assert take_in is None
-        assert stream.getvalue() == ""
+            for rows in (1_000, 200, 34):
+                take_in(rows)
+        assert stream.getvalue() == "1,000 rows ended, 1,000 rows/s\n1,234 rows ended, 62 rows/s\n"

@@ -17,6 +17,8 @@ from typing import Any
 from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
+from django.db.models import Count, Max, Min
+from django.utils.timezone import localtime
 
 from alya_django.engine.patience import Patience
 from alya_django.engine.scope import Scope
@@ -28,7 +30,7 @@ from alya_django.management import arguments
 from alya_django.management.batch_commands import what_broke
 from alya_django.management.reload import Files, begin_anew
 from alya_django.management.terminal import rows_line
-from alya_django.models import database
+from alya_django.models import BatchRow, database
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -148,6 +150,7 @@ class Command(BaseCommand):
             raise CommandError("The worker processes keep dying.")
         if options["drain"]:
             self._say(f"{supervisor.rows} rows ended.")
+            self._say_what_waits(scope)
         if supervisor.is_stale:
             begin_anew()
 
@@ -164,6 +167,14 @@ class Command(BaseCommand):
             where = f" for {narrowed}" if narrowed else ""
             raise CommandError(f"No processor is registered{where}; AppConfig.ready() is the place to register one.")
         return scope
+
+    def _say_what_waits(self, scope: Scope) -> None:
+        """Say how many rows are left because their time has not come, and when it does."""
+        rows = BatchRow.objects.primary().of(entry.key for entry in scope.registrations()).waiting()
+        left = rows.aggregate(count=Count("pk"), first=Min("retry_at"), last=Max("retry_at"))
+        if left["count"]:
+            first, last = (f"{localtime(left[name]):%Y-%m-%d %H:%M:%S}" for name in ("first", "last"))
+            self._say(f"{left['count']} rows wait for another try: the first until {first}, the last until {last}.")
 
     def _say(self, text: str) -> None:
         """Write a line, at once also where nobody sits at a terminal."""
