@@ -10,6 +10,9 @@ import pytest
 from django.db import connection
 
 from alya_django import InitBlock, Row, RowFailed, Status, batches, register_batch_processor, register_initializer
+from alya_django.engine.crew import Crew
+from alya_django.engine.init_blocks import InitBlocks
+from alya_django.engine.process import Processing
 from alya_django.engine.worker import Worker
 from alya_django.models import Batch
 from tests.invariants import check_invariants
@@ -185,6 +188,23 @@ class CoroutineTests:
             Status.FAILED,
             Status.SUCCESS,
         ]
+
+    def test_an_error_of_its_own_is_raised(self, make_claimer) -> None:
+        """What ends the event loop while no row is in hand is none of a row's."""
+
+        async def op(row: Row) -> None:
+            raise AssertionError("never begun")
+
+        def fail() -> bool:
+            raise LookupError("a fault")
+
+        register_batch_processor("app", "op", op, concurrency=2)
+        batches.submit("app", "op", range(2))
+        crew = Crew(InitBlocks())
+        with pytest.raises(BaseExceptionGroup) as caught:
+            list(crew.process(Processing(make_claimer(1).take(), set()), fail))
+        crew.close()
+        assert caught.group_contains(LookupError)
 
     @pytest.mark.rule("ERR-6")
     def test_a_row_that_ends_the_event_loop_fails_alone(self) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import DatabaseError
+from django.db import DatabaseError, ProgrammingError
 from django.db.models.functions import Now
 from django.utils.timezone import localtime
 
@@ -123,6 +123,19 @@ class AlyaWorkerTests:
         call_command("alya_worker", "--once")
         assert [row.status for row in batches.iter_rows(batch_id)] == [Status.SUCCESS, Status.QUEUED]
         assert seen == [signal.SIG_DFL]
+
+    @pytest.mark.rule("RUN-3")
+    def test_an_error_that_is_no_outage_ends_it(self, monkeypatch) -> None:
+        """To wait would not help."""
+
+        def fail(self, **options) -> None:
+            if "databases" in options:
+                raise ProgrammingError("a fault")
+
+        monkeypatch.setattr(alya_worker.Command, "check", fail)
+        register_batch_processor("app", "op", echo)
+        with pytest.raises(ProgrammingError):
+            call_command("alya_worker", "--drain")
 
     def test_begins_anew_when_a_file_has_changed(self, monkeypatch) -> None:
         """All workers have stopped by then."""

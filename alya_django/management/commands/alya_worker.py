@@ -122,10 +122,9 @@ class Command(BaseCommand):
                 try:
                     # Django has run the checks that need no connection.
                     patience.insist(lambda: self.check(tags=[Tags.database], databases=[store.alias]))
-                except Error as error:
-                    if not (stopped.is_set() and patience.covers(error)):
+                except Error:
+                    if not stopped.is_set():
                         raise
-                    return False
         return not stopped.is_set()
 
     def _work_once(self, scope: Scope) -> None:
