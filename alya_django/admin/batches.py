@@ -36,6 +36,7 @@ from alya_django.admin import (
 from alya_django.admin.acts import Act
 from alya_django.admin.batch_filters import FILTERS
 from alya_django.admin.figures import Figures
+from alya_django.admin.file_filters import sees_type
 from alya_django.admin.paging import KeysetMixin
 from alya_django.admin.read_only import ReadOnlyAdmin
 from alya_django.models import Batch
@@ -266,6 +267,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
             acts=[(act, self._url(f"batch_{act.name}", batch.pk)) for act in possible],
             may_download=self.has_download_permission(request, batch),
             may_see_input=permissions.may(request, permissions.INPUT, batch),
+            files_seen={file.pk for file in made.received if sees_type(request, file.file_type)},
             mask=masking.MASK,
             is_batch=batch.kind == Kind.BATCH,
             title=batch.input_file or str(batch),

@@ -12,7 +12,6 @@ from alya_django.admin import permissions
 from alya_django.admin.read_only import StaticFilter
 from alya_django.admin.words import ICONS
 from alya_django.checkers import checkers
-from alya_django.models import BatchFile
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise as StrPromise
@@ -39,21 +38,15 @@ OUTCOMES: dict[bool | None, Outcome] = {
 CHOICES = {"accepted": True, "rejected": False, "undecided": None}
 
 
-def sees_type(request: HttpRequest, file_type: str) -> bool:
-    """Tell whether a person may see all files of a type; what no checker reads any more, only who sees all apps."""
-    checker, apps = checkers.find(file_type), permissions.scope(request)
-    return apps is None or (checker is not None and checker.apps <= apps)
-
-
-def narrow(files: QuerySet[BatchFile], request: HttpRequest) -> QuerySet[BatchFile]:
-    """Return what a person may see: of a type for several apps, of which they see some, what has gone to these."""
+def types_seen(request: HttpRequest) -> list[str]:
+    """Return the registered types of files for which a person may see all apps that these may be for."""
     apps = permissions.scope(request)
-    if apps is None:
-        return files
-    seen = Q(file_type__in=[checker.file_type for checker in checkers if checker.apps <= apps])
-    if partly := [checker.file_type for checker in checkers if checker.apps & apps and not checker.apps <= apps]:
-        seen |= Q(file_type__in=partly, batch__app__in=sorted(apps))
-    return files.filter(seen)
+    return [checker.file_type for checker in checkers if apps is None or checker.apps <= apps]
+
+
+def sees_type(request: HttpRequest, file_type: str) -> bool:
+    """Tell whether a person may see the files of a type; what no checker reads any more, only who sees all apps."""
+    return permissions.scope(request) is None or file_type in types_seen(request)
 
 
 class OutcomeFilter(StaticFilter):
@@ -70,9 +63,7 @@ class TypeFilter(StaticFilter):
     parameter_name = "file_type"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        apps = permissions.scope(request)
-        seen = [checker.file_type for checker in checkers if apps is None or checker.apps & apps]
-        return [(file_type, file_type) for file_type in seen]
+        return [(file_type, file_type) for file_type in types_seen(request)]
 
 
 FILTERS = (OutcomeFilter, TypeFilter)

@@ -15,7 +15,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
 from alya_django.admin import downloads, masking, methods, permissions, words
-from alya_django.admin.file_filters import FILTERS, OUTCOMES, narrow
+from alya_django.admin.file_filters import FILTERS, OUTCOMES, types_seen
 from alya_django.admin.paging import KeysetMixin
 from alya_django.admin.read_only import ReadOnlyAdmin
 from alya_django.intake import uploads
@@ -71,7 +71,9 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
         return [*own, *super().get_urls()]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BatchFile]:
-        return narrow(super().get_queryset(request), request)
+        queryset = super().get_queryset(request)
+        # Where everything may be seen, also what no checker reads any more.
+        return queryset if permissions.scope(request) is None else queryset.filter(file_type__in=types_seen(request))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> BatchFile | None:
         """Return a file as the person may see it, that knows what the person may download of it."""

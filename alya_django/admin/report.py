@@ -85,7 +85,9 @@ def make(batch: Batch, errors: Mapping[str, int]) -> Report:
         asked=asked.by([query for query in family[:CHILDREN_MAX] if query.app == OWN_APP]),
         children=children,
         has_more_children=len(family) > CHILDREN_MAX,
-        received=list(batch.files.order_by("pk").only("batch", "file_name", "size", "nfaulty")[:FILES_MAX]),
+        received=list(
+            batch.files.order_by("pk").only("batch", "file_name", "file_type", "size", "nfaulty")[:FILES_MAX]
+        ),
         files=[(name, _size(file.size)) for name, file in sorted(batch.saved_files().items())],
         warnings=list(_warnings(batch)),
     )
