@@ -18,7 +18,7 @@ from alya_django import outputs, s3_streams
 from alya_django.conf import DEFAULTS, settings
 from alya_django.db import VENDORS
 from alya_django.exceptions import InvalidInput
-from alya_django.intake.watch import configured_mappings
+from alya_django.intake.patterns import configured_mappings
 from alya_django.models import Batch, database
 
 READ_COMMITTED = "read committed"

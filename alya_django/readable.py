@@ -11,3 +11,9 @@ UNSEEN = re.compile("[\u202a-\u202e\u2066-\u2069\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\
 def readable(text: str) -> str:
     """Return a text that is shown in the order in which it is stored, whatever characters are in it."""
     return UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def printable(name: object) -> str:
+    """Return a name in one line of a log: quoted, its control characters written out, if it has any or is no text."""
+    shown = f"{name}"
+    return shown if shown.isprintable() else repr(shown)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-from pathlib import Path
-from stat import S_ISREG
 from typing import NamedTuple
 
 Identity = tuple[int, int]
@@ -45,20 +44,13 @@ class Looks:
         """End a look early: what was not looked at now has been looked at before."""
         self._now = {**self._before, **self._now}
 
-    def is_settled(self, path: Path) -> bool:
-        """Look at a file, and tell whether it is one, old enough, and has not changed for long enough."""
-        try:
-            status = path.lstat()
-        except FileNotFoundError:
-            return False
+    def is_settled(self, status: os.stat_result) -> bool:
+        """Take in what a file looks like, and tell whether it is old enough, and has not changed for long enough."""
         now = time.monotonic()
         identity, look = (status.st_dev, status.st_ino), Look(status.st_size, status.st_mtime_ns, now)
         earlier = self._before.get(identity)
         is_same = earlier is not None and earlier[:2] == look[:2]
         self._now[identity] = look = earlier if earlier is not None and is_same else look
         return (
-            S_ISREG(status.st_mode)
-            and is_same
-            and now - look.since >= self._settle_seconds
-            and time.time() - status.st_mtime >= self._age_seconds
+            is_same and now - look.since >= self._settle_seconds and time.time() - status.st_mtime >= self._age_seconds
         )

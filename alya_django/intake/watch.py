@@ -4,6 +4,9 @@ Receive what arrives in directories: once each, whoever dies meanwhile and howev
 A file is taken out of its directory by an atomic rename before anything is done with it, and its claim's token is the
 unique key of what is received. So whoever goes on after a crash learns whether all was done and the file only has to
 be removed.
+
+Directories are written by strangers, who may put anything there, and swap it at any moment. What is no ordinary file
+is not read, and costs the files behind it nothing.
 """
 
 from __future__ import annotations
@@ -12,20 +15,26 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from alya_django import log_words
 from alya_django.answers import Receipt
-from alya_django.checkers import checkers
+from alya_django.checkers import BadFile
 from alya_django.conf import settings
 from alya_django.exceptions import InvalidInput
-from alya_django.intake.claims import Claim, UnreadableClaim, claim, held_path, open_folder, resume, tokens
+from alya_django.intake.arrivals import Parts, arrivals
+from alya_django.intake.claims import Claim, Folder, Refused, claim, open_folder, resume, tokens
+from alya_django.intake.faults import Faults
 from alya_django.intake.looks import Looks
-from alya_django.intake.receive import process
+from alya_django.intake.nofollow import directory, oddity
+from alya_django.intake.objects import too_large
+from alya_django.intake.patterns import Mapping, Patterns
+from alya_django.intake.receive import keep, process, reject
 from alya_django.models import BatchFile, database
+from alya_django.readable import printable
 from alya_django.validation import TEXT_MAX, make_storable
 
 logger = logging.getLogger("alya_django.intake")
@@ -34,19 +43,12 @@ REQUESTED_BY = "alya_watch"
 SETTLE_SECONDS = 1.0
 STEP_SECONDS = 0.1
 FAILURES_MAX = 3
+DEATHS_MAX = 2
 BACK_OFF_SECONDS = 1.0
 BACK_OFF_SECONDS_MAX = 300.0
 
-
-class Mapping(NamedTuple):
-    """Which files are of a type: those below a watched directory whose path matches the pattern."""
-
-    pattern: str
-    file_type: str
-
-
 Take = tuple[Path, AbstractContextManager[Claim | None]]
-"""A file, and what takes it."""
+"""Where a file lay, and what takes it."""
 
 
 class Watcher:
@@ -61,8 +63,7 @@ class Watcher:
         on_received: Called with where a file lay, its type, and what became of it.
 
     Raises:
-        InvalidInput: A directory that is none or cannot be written to, a pattern that can match nothing, or a type
-            without a checker.
+        InvalidInput: A directory that is none, a pattern that can match nothing, or a type without a checker.
     """
 
     def __init__(
@@ -74,24 +75,31 @@ class Watcher:
         settle_seconds: float = SETTLE_SECONDS,
         on_received: Callable[[Path, str, Receipt], None] | None = None,
     ) -> None:
-        self.directories = [_directory(directory) for directory in directories]
-        self.mappings = [_mapping(mapping) for mapping in mappings]
+        self.directories = [_directory(path) for path in directories]
+        self._patterns = Patterns.of(mappings)
         if not self.directories:
             raise InvalidInput("there is none to watch.", field="directories")
-        if not self.mappings:
+        if not self._patterns:
             raise InvalidInput("there is no pattern to match.", field="mappings")
         self.failures = 0
         self._settle_seconds = settle_seconds
         self._on_received = on_received or (lambda source, file_type, receipt: None)
         self._looks = Looks(age_seconds=age_seconds, settle_seconds=settle_seconds)
         self._back_off = _BackOff()
-        self._told: set[str] = set()
+        self._told = _Told()
+        self._in_hand: Claim | None = None
         # Set by a signal handler; nobody waits for it, so no lock can be held when it is set.
         self._stopping = threading.Event()
 
     def stop(self) -> None:
-        """End after the file in hand; safe in a signal handler."""
+        """
+        End after the file in hand; safe in a signal handler.
+
+        Whoever does not wait for that, and kills this process, is not counted against the file.
+        """
         self._stopping.set()
+        if self._in_hand is not None:
+            self._in_hand.forgive()
 
     def run(self, *, seconds: float) -> None:
         """Look every so many seconds until stopped and, with watchfiles installed, as soon as something changes."""
@@ -113,83 +121,104 @@ class Watcher:
         other: then it is not for the files, and the cycle ends.
         """
         self._looks.begin()
+        self._told.begin()
         self.failures = failures_running = 0
-        for source, take in self._takes():
-            if self._stopping.is_set() or failures_running == FAILURES_MAX:
-                self._looks.break_off()
-                return
-            try:
-                with take as claimed:
-                    if claimed is not None:
-                        self._receive(claimed)
-                failures_running = 0
-            except UnreadableClaim as unreadable:
-                self._tell_once(str(unreadable))
-                self.failures += 1
-            except Exception as error:
-                said = log_words.of_error(error)
-                logger.error(
-                    "%s was not received, and is tried again: %s", source, said, exc_info=log_words.traceback_of(error)
-                )
-                self.failures += 1
-                failures_running += 1
+        with closing(self._takes()) as takes:
+            for source, take in takes:
+                if self._stopping.is_set() or failures_running == FAILURES_MAX:
+                    self._looks.break_off()
+                    self._told.break_off()
+                    return
+                try:
+                    with take as claimed:
+                        if claimed is not None:
+                            self._receive(claimed)
+                    failures_running = 0
+                except Refused as refused:
+                    self._fail(f"{refused}")
+                except Exception as error:
+                    said, traceback = log_words.of_error(error), log_words.traceback_of(error)
+                    logger.error(
+                        "%s was not received, and is tried again: %s", printable(source), said, exc_info=traceback
+                    )
+                    self.failures += 1
+                    failures_running += 1
 
-    def _takes(self) -> Iterator[Take]:
+    def _takes(self) -> Generator[Take, None, None]:
         """Yield what may be taken: first what was claimed before, then what is new."""
-        for directory in self.directories:
+        for path in self.directories:
             try:
-                folder = open_folder(directory)
-                yield from self._left_behind(folder)
-                yield from self._arrived(directory, folder)
-            except (OSError, InvalidInput) as error:
-                logger.error("%s cannot be looked at: %s", directory, log_words.of_error(error))
+                with open_folder(path) as folder:
+                    yield from self._left_behind(folder)
+                    yield from self._arrived(folder)
+            except (OSError, Refused) as error:
+                said = f"{error}" if isinstance(error, Refused) else log_words.of_error(error)
+                logger.error("%s cannot be looked at: %s", printable(path), said)
                 self.failures += 1
 
-    def _left_behind(self, folder: Path) -> Iterator[Take]:
+    def _left_behind(self, folder: Folder) -> Iterator[Take]:
         for token in tokens(folder):
-            held = held_path(folder, token)
-            # Where the file is not there, the claim is what is left to be removed.
-            if (self._looks.is_settled(held) or not held.exists()) and self._back_off.is_over(token):
-                yield held, resume(folder, token)
+            status = folder.held_status(token)
+            # Where the file is not there, the claim is what is left to be removed; where it is none, it is refused.
+            is_due = status is None or oddity(status) or self._looks.is_settled(status)
+            if is_due and self._back_off.is_over(token):
+                yield folder.path / token, resume(folder, token, self._patterns)
 
-    def _arrived(self, directory: Path, folder: Path) -> Iterator[Take]:
-        for path, file_type in _matching(directory, self.mappings):
-            if self._looks.is_settled(path):
-                yield path, claim(folder, path, file_type)
+    def _arrived(self, folder: Folder) -> Iterator[Take]:
+        def pass_over(parts: Parts, reason: str) -> None:
+            self._told.tell(logging.WARNING, f"{printable(folder.path.joinpath(*parts))} {reason}.")
+
+        for arrival in arrivals(folder.directory, self._patterns, pass_over):
+            if fault := oddity(arrival.status):
+                pass_over(arrival.parts, f"is passed over: it {fault}")
+            elif self._looks.is_settled(arrival.status):
+                yield folder.path.joinpath(*arrival.parts), claim(folder, arrival)
 
     def _receive(self, claimed: Claim) -> None:
         # Until it is known to have gone well.
         self._back_off.failed(claimed.token)
         database().drop_broken_connections()
-        receipt, is_unchanged = _process(claimed)
+        self._in_hand = claimed
+        try:
+            receipt, is_unchanged = _decide(claimed)
+        finally:
+            self._in_hand = None
+        source = printable(claimed.source)
         if not receipt.object_id:
-            logger.error("%s was not stored; it is kept as %s.", claimed.source, claimed.set_aside())
+            kept = printable(claimed.set_aside())
+            logger.error("%s was not stored; it is kept as %s. %s", source, kept, receipt.reason)
         elif not is_unchanged:
-            aside = claimed.set_aside()
-            logger.error("%s was changed while it was received; what it is now is kept as %s.", claimed.source, aside)
+            kept = printable(claimed.set_aside())
+            logger.error("%s was changed while it was received; what it is now is kept as %s.", source, kept)
         else:
             claimed.remove()
         self._back_off.forget(claimed.token)
         self._on_received(claimed.source, claimed.file_type, receipt)
 
-    def _tell_once(self, text: str) -> None:
-        """Log an error that stays until a person has looked."""
-        if text not in self._told:
-            self._told.add(text)
-            logger.error("%s", text)
+    def _fail(self, text: str) -> None:
+        self._told.tell(logging.ERROR, text)
+        self.failures += 1
 
 
-def configured_mappings() -> list[Mapping]:
-    """
-    Return the mappings that the project's settings have.
+class _Told:
+    """What was logged of things that stay as they are until a person has looked: once, as long as it is so."""
 
-    Raises:
-        InvalidInput: WATCH_TYPES is no list of objects, each with a pattern and a type.
-    """
-    entries = settings.WATCH_TYPES
-    if not isinstance(entries, list | tuple):
-        raise InvalidInput(f"ALYA['WATCH_TYPES'] is {entries!r}.")
-    return [_configured(entry) for entry in entries]
+    def __init__(self) -> None:
+        self._before: set[str] = set()
+        self._now: set[str] = set()
+
+    def begin(self) -> None:
+        """Begin a look; what is not told of until the next one is forgotten."""
+        self._before, self._now = self._now, set()
+
+    def break_off(self) -> None:
+        """End a look early: what was not told of now may be as it was."""
+        self._now |= self._before
+
+    def tell(self, level: int, text: str) -> None:
+        if text not in self._before and text not in self._now:
+            logger.log(level, "%s", text)
+        self._now.add(text)
 
 
 class _BackOff:
@@ -209,68 +238,61 @@ class _BackOff:
         self._until.pop(token, None)
 
 
-def _configured(entry: Any) -> Mapping:
-    is_mapping = isinstance(entry, dict) and entry.keys() == {"pattern", "type"}
-    if not is_mapping or not all(isinstance(value, str) for value in entry.values()):
-        raise InvalidInput(f"ALYA['WATCH_TYPES'] has {entry!r}.")
-    return Mapping(entry["pattern"], entry["type"])
-
-
 def _directory(path: str | Path) -> Path:
+    """Return where a directory really is: later, a link on the way is not followed."""
     try:
-        directory = Path(path).resolve(strict=True)
-        open_folder(directory)
+        resolved = Path(path).resolve(strict=True)
+        with directory(resolved):
+            return resolved
     except OSError as error:
         raise InvalidInput(f"{path} cannot be watched: {error.strerror}.", field="directories") from error
-    return directory
 
 
-def _mapping(mapping: Mapping) -> Mapping:
-    """Return a mapping whose pattern Path.glob takes."""
-    pattern, file_type = mapping
-    if checkers.find(file_type) is None:
-        raise InvalidInput(f"there is no checker for {file_type!r}, the type of {pattern!r}.", field="mappings")
-    parts = [part for part in str(pattern).split("/") if part not in ("", ".")]
-    is_bad = not parts or ".." in parts or any("**" in part and part != "**" for part in parts)
-    if is_bad or any(part.startswith(".") for part in parts) or str(pattern).count("[") > str(pattern).count("]"):
-        raise InvalidInput(f"{pattern!r} is no pattern of files below a directory.", field="mappings")
-    if parts[-1] == "**":
-        parts.append("*")
-    return Mapping("/".join(parts), file_type)
-
-
-def _matching(directory: Path, mappings: Iterable[Mapping]) -> list[tuple[Path, str]]:
-    """Return the files of a directory that match, each with its type, the oldest first."""
-    found: dict[Path, tuple[int, str]] = {}
-    for pattern, file_type in mappings:
-        for path in directory.glob(pattern):
-            if path not in found and _is_ordinary(path, directory):
-                with suppress(FileNotFoundError):
-                    found[path] = path.lstat().st_mtime_ns, file_type
-    return [(path, found[path][1]) for path in sorted(found, key=lambda path: (found[path][0], path))]
-
-
-def _is_ordinary(path: Path, directory: Path) -> bool:
-    """Tell whether no part of a path is hidden, or leads elsewhere."""
-    is_hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
-    return not is_hidden and path.parent.resolve() == path.parent and not path.is_symlink() and path.is_file()
-
-
-def _process(claimed: Claim) -> tuple[Receipt, bool]:
-    """Receive a claimed file, and tell whether it still is what was received."""
-    before = claimed.path.stat()
-    with claimed.path.open("rb") as file:
+def _decide(claimed: Claim) -> tuple[Receipt, bool]:
+    """Receive or reject a claimed file, and tell whether it still is what was looked at."""
+    before = os.fstat(claimed.file.fileno())
+    if reason := _obstacle(claimed, before):
+        receipt = _refuse(claimed, reason)
+    else:
         receipt = process(
-            file=file,
-            file_name=claimed.source.name,
-            file_type=claimed.file_type,
-            context=_context(claimed),
-            requested_by=REQUESTED_BY,
-            unique_key=f"watch:{claimed.token}",
+            file=claimed.file, context=_context(claimed), requested_by=REQUESTED_BY, **_identity(claimed)
         )
-        after = os.fstat(file.fileno())
+    after = os.fstat(claimed.file.fileno())
     stored_bytes = BatchFile.objects.primary().values_list("size", flat=True).get(pk=receipt.file_id)
     return receipt, (stored_bytes, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+
+
+def _obstacle(claimed: Claim, status: os.stat_result) -> str:
+    """Return why a file is not even read; empty if it may be."""
+    if claimed.deaths >= DEATHS_MAX:
+        return f"It has ended the process that received it {claimed.deaths} times."
+    # Nothing is gained from reading what is too large: it may be so and have no bytes on the disk.
+    return too_large().reason if status.st_size > settings.FILE_BYTES_MAX else ""
+
+
+def _refuse(claimed: Claim, reason: str) -> Receipt:
+    """Reject a file without reading it; what of it is in the storage already is kept there."""
+    record = keep(_Unread(reason), **_identity(claimed))
+    with Faults() as faults:
+        return reject(record.pk, reason, faults)
+
+
+class _Unread:
+    """What stands for a file that must not be read: whoever does so all the same is refused it."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def read(self, size: int) -> bytes:
+        raise BadFile(self._reason)
+
+
+def _identity(claimed: Claim) -> dict[str, Any]:
+    return {
+        "file_name": claimed.source.name,
+        "file_type": claimed.file_type,
+        "unique_key": f"watch:{claimed.token}",
+    }
 
 
 def _context(claimed: Claim) -> dict[str, Any]:
@@ -301,6 +323,9 @@ def _changes(directories: Sequence[Path], stopping: threading.Event, seconds: fl
             rust_timeout=round(seconds * 1_000),
             yield_on_timeout=True,
             ignore_permission_denied=True,
+            # What strangers make below is looked at every so many seconds: it could be more than the system can watch,
+            # and a link there could lead to all that there is.
+            recursive=False,
         )
     )
 

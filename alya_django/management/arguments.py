@@ -8,7 +8,7 @@ from argparse import ArgumentTypeError
 from datetime import timedelta
 from typing import Any
 
-from alya_django.intake.watch import Mapping
+from alya_django.intake.patterns import Mapping
 from alya_django.status import Kind
 
 KINDS = {"batch": Kind.BATCH, "slow-query": Kind.SLOW_QUERY}

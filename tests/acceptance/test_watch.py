@@ -95,6 +95,30 @@ class CrashTests:
         assert not Batch.objects.exists()
 
 
+class DeathTests:
+    @pytest.mark.rule("INF-13")
+    @pytest.mark.parametrize(("ending", "code"), [("exit", 3), ("segfault", -signal.SIGSEGV)])
+    def test_a_file_that_ends_its_process_does_so_twice(self, manage, directory, tmp_path, ending, code) -> None:
+        """Then it is rejected, its bytes are kept with the rejected ones, and everything behind it is received."""
+        (directory / "a.txt").write_text(ending)
+        (directory / "b.txt").write_text("honest")
+        os.utime(directory / "a.txt", (1_000_000_000, 1_000_000_000))
+        arguments = ("alya_watch", str(directory), "--match", "*.txt=deadly", "--age", "0", "--once")
+        codes = []
+        for _ in range(3):
+            process = manage(*arguments)
+            output, _ = process.communicate(timeout=60)
+            codes.append(process.returncode)
+        assert codes == [code, code, 0], output
+        refused, honest = BatchFile.objects.order_by("file_name")
+        assert (refused.is_accepted, honest.is_accepted) == (False, True)
+        assert refused.error_message == "It has ended the process that received it 2 times."
+        assert refused.object_id.startswith("failed/")
+        assert (tmp_path / "storage" / refused.object_id).read_text() == ending
+        assert objects(tmp_path) == {refused.object_id, honest.object_id}
+        assert left(directory) == []
+
+
 class DaemonTests:
     @pytest.mark.rule("INF-3", "INF-6")
     def test_two_daemons_share_a_directory_and_stop_gently(self, look, directory) -> None:

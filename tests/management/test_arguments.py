@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from alya_django.intake.watch import Mapping
+from alya_django.intake.patterns import Mapping
 from alya_django.management.arguments import age, count, interval, json_object, lines, mapping, seconds
 
 pytestmark = pytest.mark.sqlite

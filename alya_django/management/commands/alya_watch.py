@@ -11,9 +11,11 @@ from django.core.management.base import CommandError
 
 from alya_django.answers import Receipt
 from alya_django.conf import settings
-from alya_django.intake.watch import Watcher, configured_mappings
+from alya_django.intake.patterns import configured_mappings
+from alya_django.intake.watch import Watcher
 from alya_django.management import arguments
 from alya_django.management.batch_commands import OperatorCommand, printed, receipt_as_json
+from alya_django.readable import printable
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -57,7 +59,7 @@ class Command(OperatorCommand):
             if watcher.failures:
                 raise CommandError(f"{watcher.failures:,} failures; see the log.")
             return
-        watched = ", ".join(map(str, watcher.directories))
+        watched = ", ".join(map(printable, watcher.directories))
         self.tell(f"Watches {watched}.", {"directories": [str(directory) for directory in watcher.directories]})
         watcher.run(seconds=settings.WATCH_SECONDS if seconds is None else seconds)
 
@@ -67,7 +69,7 @@ class Command(OperatorCommand):
             text = f"batch {receipt.batch_id}, {receipt.nrows:,} rows, {receipt.nfaulty:,} faulty lines"
         else:
             text = f"rejected: {printed(receipt.reason)}"
-        self.tell(f"{source} ({file_type}): {text}", {**what, **receipt_as_json(receipt)})
+        self.tell(f"{printable(source)} ({file_type}): {text}", {**what, **receipt_as_json(receipt)})
 
     def _stop(self, watcher: Watcher) -> None:
         for number in SIGNALS:

@@ -1,12 +1,12 @@
 """Ops whose rows take as long as a test wants."""
 
 import asyncio
+import ctypes
 import os
 import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +48,7 @@ class OpsConfig(AppConfig):
         register_batch_processor("acceptance", "perform", perform)
         register_slow_query_processor("acceptance", "perform", perform)
         register_file_checker("mortal", die_once, app="acceptance", op="sleep")
+        register_file_checker("deadly", die_of_file, app="acceptance", op="sleep")
         register_batch_processor("acceptance", "limited", perform, time_limit=1)
         register_slow_query_processor("acceptance", "limited", perform, time_limit=1)
         register_batch_processor("acceptance", "threads", perform, time_limit=1, concurrency=4)
@@ -110,6 +111,16 @@ def die_once(file: Any, file_name: str, context: Any) -> Iterator[BatchInput]:
     yield BatchInput(1_001, 0)
 
 
+def die_of_file(file: Any, file_name: str, context: Any) -> Iterator[BatchInput]:
+    """Read a file of rows, and die as its first line says, whoever reads it."""
+    ending = file.readline().strip()
+    if ending == b"exit":
+        os._exit(3)
+    if ending == b"segfault":
+        ctypes.string_at(0)
+    yield BatchInput(1, 0)
+
+
 async def await_it(row: Row) -> None:
     """End soon, or hang, as the row's input says."""
     await asyncio.sleep(3_600 if row.input == "hang" else 0.01)
@@ -139,7 +150,7 @@ def die_when_file_is(moment: str) -> None:
     elif moment == "committed":
         claims.Claim.remove = die_of_it
     else:
-        claims._claim_path = partial(die_once_removed, claims._claim_path)
+        claims.Folder.remove_claim = die_of_it
 
 
 def die_of_it(*args: Any, **kwargs: Any) -> None:
@@ -154,11 +165,3 @@ def then_die(act: Callable[..., Any]) -> Callable[..., None]:
         die_of_it()
 
     return do
-
-
-def die_once_removed(claim_path: Callable[[Any], Path], claimed: Any) -> Path:
-    """Die where the claim of a file is asked for that was there and is not any more."""
-    path = claim_path(claimed)
-    if path.exists() and not (claimed.path.exists() or claimed.source.exists()):
-        die_of_it()
-    return path
