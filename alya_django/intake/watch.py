@@ -137,9 +137,12 @@ class Watcher:
                 except Refused as refused:
                     self._fail(f"{refused}")
                 except Exception as error:
-                    said, traceback = log_words.of_error(error), log_words.traceback_of(error)
+                    said = log_words.of_error(error)
                     logger.error(
-                        "%s was not received, and is tried again: %s", printable(source), said, exc_info=traceback
+                        "%s was not received, and is tried again: %s",
+                        printable(source),
+                        said,
+                        exc_info=log_words.traceback_of(error),
                     )
                     self.failures += 1
                     failures_running += 1
