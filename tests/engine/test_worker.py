@@ -8,7 +8,15 @@ import time
 import pytest
 from django.db import connection
 
-from alya_django import Row, RowResult, Status, batches, register_batch_processor, slow_queries
+from alya_django import (
+    Row,
+    RowResult,
+    Status,
+    batches,
+    register_batch_processor,
+    register_initializer,
+    slow_queries,
+)
 from alya_django.engine.worker import Worker
 from alya_django.models import BatchRow
 from alya_django.models import Worker as WorkerRecord
@@ -36,6 +44,17 @@ class WorkerTests:
             record = WorkerRecord.objects.get()
             assert (record.name, record.ops) == (worker.name, [["B", "app", "op"]])
         assert not WorkerRecord.objects.exists()
+
+    @pytest.mark.rule("RUN-4")
+    def test_a_stop_before_the_first_row_gives_all_back(self) -> None:
+        """It came while the initializer was at work."""
+        register_initializer("app", lambda app: worker.stop())
+        register_batch_processor("app", "op", broken)
+        batch_id = batches.submit("app", "op", range(3))
+        with Worker() as worker:
+            worker.run_once()
+        assert {row.status for row in batches.iter_rows(batch_id)} == {Status.QUEUED}
+        check_invariants()
 
     @pytest.mark.rule("RUN-1")
     def test_once_is_one_chunk(self) -> None:
