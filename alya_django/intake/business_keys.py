@@ -44,6 +44,8 @@ class BusinessKeys:
         self._routing = routing
         self._unique_by = checker.unique_by
         self._batch_id = batch_id
+        # The fields that no row has had so far.
+        self._unseen = set() if callable(checker.unique_by) else set(checker.unique_by or ())
 
     def digest(self, input: JSON) -> str | None:
         """Return the digest of an input's key; None if it has none of the values."""
@@ -56,8 +58,15 @@ class BusinessKeys:
         return blake2b(key, digest_size=DIGEST_BYTES).hexdigest()
 
     def without_duplicates(self, lines: Iterable[Keyed]) -> Iterator[Keyed]:
-        """Yield lines in their order; a row whose key another one has becomes a faulty line."""
+        """
+        Yield lines in their order; a row whose key another one has becomes a faulty line.
+
+        Raises:
+            BadFile: There are rows, and none has a field that makes them unique: nothing would be compared by it.
+        """
+        has_rows = False
         for block in blocks(lines):
+            has_rows = has_rows or any(isinstance(line, BatchInput) for line, _, _ in block)
             wanted: dict[str, int] = {}
             for line, digest, _ in block:
                 if digest is not None:
@@ -67,6 +76,8 @@ class BusinessKeys:
                 if digest is not None and (digest in owners or wanted[digest] != line.line):
                     line = self._duplicate(line.line, owners.get(digest, Owner(self._batch_id, wanted[digest])))
                 yield line, digest, amounts
+        if has_rows and self._unseen:
+            raise BadFile(f"No row has {min(self._unseen)!r}, which unique_by of the checker names.")
 
     def _values(self, input: JSON) -> list[str]:
         if callable(self._unique_by):
@@ -76,6 +87,7 @@ class BusinessKeys:
                 raise BadFile(f"unique_by failed: {type(error).__name__}: {error}") from error
             values = key if isinstance(key, list | tuple) else [key]
         elif isinstance(input, dict):
+            self._unseen.difference_update(input)
             values = [input.get(name) for name in self._unique_by or ()]
         else:
             raise BadFile("The checker yields a row that is no object, and has unique_by name fields of it.")

@@ -66,6 +66,36 @@ class DuplicateTests:
         monkeypatch.setattr(business_keys, "BLOCK_CHARS", 1)
         assert lines(receive(payments("e", "a", "f", "e"))) == [2, 4]
 
+    @pytest.mark.rule("FXR-46")
+    @pytest.mark.parametrize(
+        ("unique_by", "content", "is_accepted"),
+        [
+            ("Reference", payments("a", "b"), False),
+            (["reference", "refrence"], payments("a", "b"), False),
+            ("reference", payments("", ""), True),
+            ("Reference", "reference,amount\na\n", False),
+            (lambda input: None, payments("a"), True),
+        ],
+        ids=["no row has it", "one of two", "all have it empty", "no rows at all", "a function finds none"],
+    )
+    def test_a_field_that_no_row_has_refuses_the_file(self, unique_by, content, is_accepted):
+        """Else a name misspelt would turn the protection off without a word."""
+        register(unique_by=unique_by)
+        receipt = receive(content)
+        assert receipt.accepted is is_accepted
+        assert ("unique_by" in receipt.reason) is (not is_accepted and "b" in content)
+        assert BusinessKey.objects.count() == 0
+
+    @pytest.mark.rule("FXR-46")
+    def test_one_row_that_has_the_field_is_enough(self):
+        """Records of another kind may lack it."""
+        register_batch_processor("bank", "pay", fail_odd)
+        rows = [BatchInput(1, {"kind": "head"}), BatchInput(2, {"reference": "a"})]
+        register_file_checker(
+            "kinds", lambda file, name, context: iter(rows), app="bank", op="pay", unique_by="reference"
+        )
+        assert receive("x", file_type="kinds").accepted
+
     @pytest.mark.rule("FXR-16")
     def test_faulty_lines_stand_in_the_order_of_the_file(self):
         """Those that the checker names and those that are duplicates are one list."""
@@ -111,7 +141,7 @@ class DuplicateTests:
     def test_a_row_without_any_of_the_values_is_not_compared(self):
         """Two rows that have no reference are not alike."""
         register_checker(
-            lambda file, *others: [BatchInput(1, {}), BatchInput(2, {"reference": None}), BatchInput(3, {})],
+            lambda file, *others: [BatchInput(1, {}), BatchInput(2, {"reference": None}), BatchInput(3, {"amount": None})],
             unique_by=["reference", "amount"],
         )
         assert lines(receive("x")) == [1, 2, 3]
