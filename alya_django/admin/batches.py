@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, ClassVar, cast
 from uuid import UUID
@@ -259,7 +260,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         """Show a report instead of a form."""
         # Nothing is added here, so there always is one.
         batch = cast("Batch", obj)
-        made = report.make(batch, masking.shown_errors(request, batch, batch.error_counts()))
+        made = report.make(batch, masking.shown_errors(request, batch, batch.error_counts()), self._seen(request))
         under_way = asked.to_do(one.query for one in made.asked)
         possible = confirm.allowed(self, request, batch, under_way)
         context.update(
@@ -287,7 +288,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
         """Answer what the pages poll."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        return live.answer(request.GET.get("ids", ""), self.get_queryset(request))
+        return live.answer(request.GET.get("ids", ""), self._seen(request))
 
     def act_view(self, act: Act, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask before an act, and carry it out."""
@@ -346,12 +347,16 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
             return words.NOTHING
         return format_html('<a href="{}">{}</a>', self.page_of(batch_id), batch_id)
 
+    def _seen(self, request: HttpRequest) -> Callable[[Collection[UUID]], list[Batch]]:
+        """Return what finds those of some batches that the person may see."""
+        return partial(permissions.seen, self.admin_site, request)
+
     def _find(self, request: HttpRequest, object_id: str) -> Batch:
         """Return a batch that the person may see; else it is as if it were not there."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         batch = self.get_object(request, unquote(object_id))
-        if batch is None:
+        if batch is None or not self.has_view_permission(request, batch):
             raise Http404
         return batch
 

@@ -15,9 +15,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from alya_django import own_queries
-from alya_django.admin import asked, audit, figures
+from alya_django.admin import asked, audit, figures, permissions
 from alya_django.admin.acts import ACTS, Act, ByWorker
-from alya_django.exceptions import InvalidInput, InvalidState, NotFound
+from alya_django.exceptions import InvalidInput, InvalidState, NotFound, WrongType
 from alya_django.models import Batch, database
 from alya_django.status import Status
 from alya_django.validation import check_id
@@ -88,7 +88,7 @@ def answer_many(model_admin: BatchAdmin, request: HttpRequest, act: Act) -> Http
 
 def _may(model_admin: BatchAdmin, request: HttpRequest, act: Act, batch: Batch) -> bool:
     may: bool = getattr(model_admin, f"has_{act.name}_permission")(request, batch)
-    return may
+    return may and permissions.shows(model_admin.admin_site, request, batch)
 
 
 def _answer(
@@ -167,6 +167,8 @@ def _carry_out(request: HttpRequest, act: Act, batch: Batch, reason: str, served
     except InvalidState as refusal:
         text = _("%(batch)s: nothing was done, its state is %(state)s by now.")
         messages.warning(request, text % {"batch": batch, "state": Status(refusal.status).label})
+    except WrongType:
+        messages.warning(request, f"{batch}: {act.obstacle(batch)}")
     except InvalidInput:
         # The line of a retry: another one has taken it since the page asked.
         messages.warning(request, _("%(batch)s: nothing was done, another retry has the line.") % {"batch": batch})

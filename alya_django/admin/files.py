@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db.models import QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.defaultfilters import filesizeformat
 from django.urls import URLPattern, reverse
@@ -71,7 +71,9 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
         return [*own, *super().get_urls()]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BatchFile]:
-        queryset = super().get_queryset(request)
+        batches = permissions.listed(self.admin_site, request).filter(pk=OuterRef("batch")).values("pk")
+        # Asked for each file that is looked at, never for all batches there are.
+        queryset = super().get_queryset(request).filter(Q(batch=None) | Q(batch=Subquery(batches[:1])))
         # Where everything may be seen, also what no checker reads any more.
         return queryset if permissions.scope(request) is None else queryset.filter(file_type__in=types_seen(request))
 
@@ -85,6 +87,10 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
                 may_download_content=self.has_content_permission(request),
             )
         return file
+
+    def has_view_permission(self, request: HttpRequest, obj: BatchFile | None = None) -> bool:
+        may = super().has_view_permission(request, obj)
+        return may and (obj is None or obj.batch is None or permissions.shows(self.admin_site, request, obj.batch))
 
     def has_download_permission(self, request: HttpRequest) -> bool:
         return permissions.may(request, permissions.DOWNLOAD)
@@ -180,7 +186,7 @@ class BatchFileAdmin(ReadOnlyAdmin[BatchFile]):
         if not self.has_view_permission(request):
             raise PermissionDenied
         file = self.get_object(request, unquote(object_id))
-        if file is None:
+        if file is None or not self.has_view_permission(request, file):
             raise Http404
         return file
 

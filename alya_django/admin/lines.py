@@ -58,14 +58,14 @@ def urls(pages: BatchAdmin) -> list[URLPattern]:
     site = pages.admin_site
 
     def show(request: HttpRequest, batch_id: UUID, line: int) -> HttpResponse:
-        return _show(pages, request, _find_batch(request, batch_id), line)
+        return _show(pages, request, _find_batch(pages, request, batch_id), line)
 
     def retry(request: HttpRequest, batch_id: UUID, line: int) -> HttpResponse:
-        batch, back = _find_batch(request, batch_id), _page_of(pages, batch_id, line)
+        batch, back = _find_batch(pages, request, batch_id), _page_of(pages, batch_id, line)
         return confirm.answer_one(pages, request, acts.retry_line(line), batch, back=back)
 
     def find(request: HttpRequest, batch_id: UUID) -> HttpResponse:
-        return _lead(pages, request, _find_batch(request, batch_id))
+        return _lead(pages, request, _find_batch(pages, request, batch_id))
 
     of_batch = "<uuid:batch_id>/line/"
     return [
@@ -75,11 +75,11 @@ def urls(pages: BatchAdmin) -> list[URLPattern]:
     ]
 
 
-def _find_batch(request: HttpRequest, batch_id: UUID) -> Batch:
+def _find_batch(pages: BatchAdmin, request: HttpRequest, batch_id: UUID) -> Batch:
     """Return a batch whose rows the person may see; else it is as if it were not there."""
     if not permissions.may(request, VIEW_ROWS):
         raise PermissionDenied
-    batch = permissions.narrow(Batch.objects.filter(pk=batch_id), request, "app").first()
+    batch = permissions.find(pages.admin_site, request, batch_id)
     if batch is None:
         raise Http404
     return batch
@@ -201,12 +201,12 @@ def _failed_neighbours(rows: QuerySet[BatchRow], line: int) -> list[tuple[str, i
 
 def _sequels(pages: BatchAdmin, request: HttpRequest, batch: Batch, line: int) -> list[Sequel]:
     """Return what became of a line in the retries of its batch, and in theirs, the latest first."""
-    family = permissions.narrow(Batch.objects.family_of(batch), request, "app")
+    family = permissions.listed(pages.admin_site, request).family_of(batch)
     rows = BatchRow.objects.filter(batch__in=family, line=line).select_related("batch")
     known, sequels = {batch.pk}, []
     # A child's rows are stored after their parent's, and a line that a child has its parent has, too.
     for row in sorted(rows.defer("input", "result", "messages", "output_lines"), key=lambda row: row.pk):
-        if row.batch.parent_id in known:
+        if row.batch.parent_id in known and permissions.shows(pages.admin_site, request, row.batch):
             known.add(row.batch_id)
             sequels.append(Sequel(row.batch, words.row_badge(row), _page_of(pages, row.batch_id, line)))
     return sequels[::-1]

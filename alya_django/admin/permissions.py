@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from uuid import UUID
 
+from django.contrib.admin import AdminSite, ModelAdmin
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
@@ -13,6 +15,9 @@ from django.utils.module_loading import import_string
 from alya_django.conf import settings
 from alya_django.models import Batch
 from alya_django.validation import OWN_APP
+
+if TYPE_CHECKING:
+    from alya_django.querysets import BatchQuerySet
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -64,6 +69,38 @@ def narrow(queryset: QuerySet[AnyModel], request: HttpRequest, field: str) -> Qu
     own, about = Q(**{field: OWN_APP}), f"{field.removesuffix('app')}parent__app"
     seen = Q(**{f"{field}__in": sorted(apps)}) | own & Q(**{f"{about}__in": sorted(apps)})
     return queryset.filter(Q(**{f"{field}__in": sorted({*apps, OWN_APP})}), seen)
+
+
+def listed(site: AdminSite, request: HttpRequest) -> BatchQuerySet:
+    """Return the batches that a site's page of batches lists for a person; a page of the project's narrows them."""
+    if not site.is_registered(Batch):
+        return cast("BatchQuerySet", narrow(Batch.objects.present(), request, "app"))
+    return cast("BatchQuerySet", site.get_model_admin(Batch).get_queryset(request).order_by())
+
+
+def shows(site: AdminSite, request: HttpRequest, batch: Batch) -> bool:
+    """
+    Tell whether a person may see what belongs to a batch that is listed for the person.
+
+    That takes the permission of the page which shows it. Where the project's page of batches decides who looks at
+    which, it must allow that too.
+    """
+    pages = site.get_model_admin(Batch) if site.is_registered(Batch) else None
+    if pages is None or type(pages).has_view_permission is ModelAdmin.has_view_permission:
+        return True
+    return pages.has_view_permission(request, batch)
+
+
+def find(site: AdminSite, request: HttpRequest, batch_id: UUID) -> Batch | None:
+    """Return a batch of which a person may see what belongs to it; None where it is as if it were not there."""
+    batch = listed(site, request).filter(pk=batch_id).first()
+    return batch if batch is not None and shows(site, request, batch) else None
+
+
+def seen(site: AdminSite, request: HttpRequest, ids: Collection[UUID]) -> list[Batch]:
+    """Return those of some batches that a person may see, without their contexts, which may be large."""
+    found = listed(site, request).filter(pk__in=ids).defer("context") if ids else ()
+    return [batch for batch in found if shows(site, request, batch)]
 
 
 def _sees(request: HttpRequest, batch: Batch) -> bool:

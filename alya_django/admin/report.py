@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from django.template.defaultfilters import filesizeformat
 from django.utils.safestring import SafeString
@@ -70,12 +71,19 @@ class Report:
         return {**texts, "badge": live.badge(self.figures), "bar": live.bar(self.figures)}
 
 
-def make(batch: Batch, errors: Mapping[str, int]) -> Report:
-    """Report on a batch, of which so many rows have failed with each errcode."""
+def make(batch: Batch, errors: Mapping[str, int], seen: Callable[[Collection[UUID]], list[Batch]]) -> Report:
+    """
+    Report on a batch.
+
+    Args:
+        errors: How many of its rows have failed with each errcode.
+        seen: What finds those of some batches that the person may see.
+    """
     found = figures.of([batch])
     claimed = _claimed(batch)
     family = list(batch.children.order_by("-requested_at", "id")[: CHILDREN_MAX + 1])
-    children = [child for child in family[:CHILDREN_MAX] if child.kind == Kind.BATCH]
+    retries = [child for child in family[:CHILDREN_MAX] if child.kind == Kind.BATCH]
+    known = {child.pk for child in seen([child.pk for child in retries])}
     return Report(
         figures=found[batch.pk],
         events=sorted(_events(batch), key=lambda event: event.at),
@@ -83,7 +91,7 @@ def make(batch: Batch, errors: Mapping[str, int]) -> Report:
         hands=list(_hands(claimed[:CLAIMED_MAX], found[batch.pk].read_at)),
         has_more_hands=len(claimed) > CLAIMED_MAX,
         asked=asked.by([query for query in family[:CHILDREN_MAX] if query.app == OWN_APP]),
-        children=children,
+        children=[child for child in retries if child.pk in known],
         has_more_children=len(family) > CHILDREN_MAX,
         received=list(
             batch.files.order_by("pk").only("batch", "file_name", "file_type", "size", "nfaulty")[:FILES_MAX]

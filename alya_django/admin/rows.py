@@ -62,7 +62,7 @@ class RowListMixin(KeysetMixin):
         self.batch_param = str(self.params.get(BATCH, ""))
         self.errcode = str(self.params.get(ERRCODE, ""))
         self.state = "failed" if self.errcode else str(self.params.get(STATE, ""))
-        self.batch = _find_batch(request, self.batch_param)
+        self.batch = _find_batch(self.model_admin, request, self.batch_param)
         rows = super().get_queryset(request, exclude_parameters)
         if self.batch is None:
             self.search_fields = ()
@@ -203,7 +203,6 @@ class BatchRowAdmin(ReadOnlyAdmin[BatchRow]):
     """The rows of a batch, in the order of lines. Each has a page among those of its batch."""
 
     change_list_mixin = RowListMixin
-    app_field = "batch__app"
     ordering = ("line",)
     preserve_filters = False
     list_per_page = 100
@@ -214,12 +213,20 @@ class BatchRowAdmin(ReadOnlyAdmin[BatchRow]):
     class Media:
         css: ClassVar = {"all": ("alya_django/alya.css", "alya_django/rows.css")}
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[BatchRow]:
+        return super().get_queryset(request).filter(batch__in=permissions.listed(self.admin_site, request))
+
+    def has_view_permission(self, request: HttpRequest, obj: BatchRow | None = None) -> bool:
+        may = super().has_view_permission(request, obj)
+        return may and (obj is None or permissions.shows(self.admin_site, request, obj.batch))
+
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> BatchRow | None:
         """Return a row with its payloads as the person may see them, whatever page of Django's might show it."""
         row = super().get_object(request, object_id, from_field)
         if row is not None:
-            for name in ("input", "result", "messages"):
+            for name in ("input", "result"):
                 setattr(row, name, masking.shown(request, row.batch, name, getattr(row, name)))
+            row.messages = [one.as_json() for one in masking.shown_messages(request, row.batch, row.messages)]
             row.output_lines = masking.shown_lines(request, row.batch, row.output_lines or {})
         return row
 
@@ -260,9 +267,9 @@ def _line_page(model_admin: admin.ModelAdmin[BatchRow], row: BatchRow) -> str:
     return reverse(address, args=(row.batch_id, row.line), current_app=model_admin.admin_site.name)
 
 
-def _find_batch(request: HttpRequest, batch_id: str) -> Batch | None:
+def _find_batch(model_admin: admin.ModelAdmin[Any], request: HttpRequest, batch_id: str) -> Batch | None:
     try:
-        return permissions.narrow(Batch.objects.present().filter(pk=check_id(batch_id)), request, "app").first()
+        return permissions.find(model_admin.admin_site, request, check_id(batch_id))
     except InvalidInput:
         return None
 

@@ -51,7 +51,7 @@ def urls(pages: BatchAdmin) -> list[URLPattern]:
     choose = _measured(lambda request: _choose(pages, request))
 
     def of_upload(view: Callable[[BatchAdmin, HttpRequest, Upload], HttpResponse]) -> Callable[..., HttpResponse]:
-        return lambda request, token: view(pages, request, _find(request, token))
+        return lambda request, token: view(pages, request, _find(pages, request, token))
 
     return [
         methods.page(site, methods.ASK, "upload/", choose, name="batch_upload"),
@@ -141,17 +141,24 @@ def _keep(pages: BatchAdmin, request: HttpRequest, file_type: str, file: Any) ->
     """Keep a file that has passed the limits, and lead to the page that says what is in it."""
     checker = next(one for one in types(request) if one.file_type == file_type)
     token = uploads.keep(file, file_name=file.name, checker=checker, uploaded_by=_name_of(request))
-    audit.log(request, _find(request, token).file, _("Uploaded the file."))
+    audit.log(request, _find(pages, request, token).file, _("Uploaded the file."))
     return HttpResponseRedirect(_page_of(pages, token))
 
 
-def _find(request: HttpRequest, token: UUID) -> Upload:
+def _find(pages: BatchAdmin, request: HttpRequest, token: UUID) -> Upload:
     """Return an upload that the person may see; else it is as if it were not there."""
     permissions.demand(request, permissions.SUBMIT)
     upload = uploads.find(token)
     if upload is None or not sees_type(request, upload.file.file_type):
         raise Http404
+    if not _sees_batch(pages, request, upload.file):
+        raise Http404
     return upload
+
+
+def _sees_batch(pages: BatchAdmin, request: HttpRequest, file: BatchFile) -> bool:
+    """Tell whether a person may see the batch that a file has become, if it has become one."""
+    return file.batch_id is None or permissions.find(pages.admin_site, request, file.batch_id) is not None
 
 
 def _show(pages: BatchAdmin, request: HttpRequest, upload: Upload, form: ReasonForm | None = None) -> TemplateResponse:
@@ -178,11 +185,11 @@ def _show(pages: BatchAdmin, request: HttpRequest, upload: Upload, form: ReasonF
         may_download=permissions.may(request, VIEW_FILES) and permissions.may(request, permissions.DOWNLOAD),
         may_view_file=permissions.may(request, VIEW_FILES),
         form=form or ReasonForm(needs_reason=False),
-        **(_contents(request, upload) if upload.is_open else {}),
+        **(_contents(pages, request, upload) if upload.is_open else {}),
     )
 
 
-def _contents(request: HttpRequest, upload: Upload) -> dict[str, Any]:
+def _contents(pages: BatchAdmin, request: HttpRequest, upload: Upload) -> dict[str, Any]:
     """Return what there is to know before a file is confirmed."""
     file, checker = upload.file, checkers.find(upload.file.file_type)
     if checker is None:
@@ -203,6 +210,7 @@ def _contents(request: HttpRequest, upload: Upload) -> dict[str, Any]:
         "table": table(request, batch, found.rows),
         "faults": [(fault.line, masking.shown_text(request, batch, fault.reason)) for fault in found.faults],
         "earlier": earlier,
+        "sees_earlier": earlier is not None and _sees_batch(pages, request, earlier),
         "obstacle": masking.shown_text(request, batch, found.reason),
         "may_confirm": not found.reason and earlier is None,
     }
@@ -234,7 +242,7 @@ def _confirm(pages: BatchAdmin, request: HttpRequest, upload: Upload) -> HttpRes
         return _show(pages, request, upload, form)
     if not upload.is_open:
         messages.info(request, _("%(file)s was confirmed before.") % {"file": upload.file})
-    elif _contents(request, upload).get("may_confirm"):
+    elif _contents(pages, request, upload).get("may_confirm"):
         _load(request, upload, form.cleaned_data["reason"])
     return HttpResponseRedirect(_page_of(pages, upload.token))
 

@@ -67,7 +67,7 @@ class WorkerListMixin(KeysetMixin):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         _attach_hands(self.model_admin, request, self.result_list)
-        self.unserved = list(_unserved(request))
+        self.unserved = list(_unserved(self.model_admin, request))
 
     def empty_text(self) -> str:
         return _("No worker is alive: start one with manage.py alya_worker.")
@@ -168,7 +168,8 @@ def _hands(pages: admin.ModelAdmin[Any], request: HttpRequest, workers: Iterable
     first, last = numbers[0] * CLAIMS_PER_WORKER, (numbers[-1] + 1) * CLAIMS_PER_WORKER
     claimed = BatchRow.objects.filter(claim__gte=first, claim__lt=last).order_by("claim").values_list("claim", "batch")
     counted = list(claimed.annotate(rows=Count("pk"), since=Min("claimed_at")))
-    batches = _batches(request, {batch_id for _claim, batch_id, *_counts in counted})
+    seen = permissions.seen(pages.admin_site, request, {batch_id for _claim, batch_id, *_counts in counted})
+    batches = {batch.pk: batch for batch in seen}
     may_view = permissions.may(request, permissions.VIEW)
     hands: dict[int, list[Hand]] = {}
     for claim, batch_id, rows, since in counted:
@@ -181,15 +182,10 @@ def _page_of(pages: admin.ModelAdmin[Any], batch_id: UUID) -> str:
     return reverse("admin:alya_django_batch_change", args=(batch_id,), current_app=pages.admin_site.name)
 
 
-def _batches(request: HttpRequest, ids: set[UUID]) -> dict[UUID, Batch]:
-    seen = permissions.narrow(Batch.objects.filter(pk__in=ids), request, "app")
-    return {batch.pk: batch for batch in seen.only("app", "op", "input_file")}
-
-
-def _unserved(request: HttpRequest) -> Iterator[Unserved]:
+def _unserved(pages: admin.ModelAdmin[Any], request: HttpRequest) -> Iterator[Unserved]:
     """Yield the ops that pending batches wait for and no worker knows, as far as a few of these batches tell."""
-    pending = Batch.objects.of_none(Worker.objects.alive().ops()).filter(status__in=sorted(PENDING)).unheld()
-    waiting = permissions.narrow(pending, request, "app").order_by()
+    pending = permissions.listed(pages.admin_site, request).filter(status__in=sorted(PENDING))
+    waiting = pending.of_none(Worker.objects.alive().ops()).unheld()
     since: dict[tuple[str, str, str], list[datetime]] = {}
     for kind, app, op, requested_at in waiting.values_list("kind", "app", "op", "requested_at")[:WAITING_MAX]:
         since.setdefault((kind, app, op), []).append(requested_at)

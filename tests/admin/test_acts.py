@@ -178,6 +178,15 @@ class RetryTests:
         response = admin_client.post(act_of(ended, "retry"), {"confirmed": "yes"})
         assert said(response) == [f"bank/transfer {ended}: nothing was done, its state is failed by now."]
 
+    @pytest.mark.rule("ADM-3")
+    def test_of_a_slow_query_is_told(self, admin_client: Client) -> None:
+        """Somebody may confirm what was never offered: that is refused in words, and not logged."""
+        query = slow_queries.submit("bank", "report", {})
+        response = admin_client.post(act_of(query, "retry"), {"confirmed": "yes"})
+        assert response.status_code == 302
+        assert said(response) == [f"bank/report {query}: It is a slow query: ask again instead."]
+        assert logged() == []
+
     def test_is_offered_where_there_is_something_to_retry(
         self, half: UUID, admin_client: Client, registry: Any
     ) -> None:

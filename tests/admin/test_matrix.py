@@ -37,7 +37,7 @@ from alya_django import (
     register_slow_query_processor,
     slow_queries,
 )
-from alya_django.admin import acts
+from alya_django.admin import BatchAdmin, acts
 from alya_django.intake import uploads
 from alya_django.models import Batch, BatchErrors, BatchFile, BatchProgress, BatchRow, Worker
 from alya_django.querysets import CLAIMS_PER_WORKER
@@ -99,6 +99,13 @@ def roles() -> Iterator[Role]:
     yield Role("all of shop", ALL, app="shop")
     yield Role("superuser of shop", ALL, app="shop", fields={"is_staff": True, "is_superuser": True})
     yield Role("superuser", ALL, fields={"is_staff": True, "is_superuser": True})
+
+
+OF_ONE_PAGE = [
+    Role("only view_batchrow", frozenset({"view_batchrow"})),
+    Role("only view_batchfile", frozenset({"view_batchfile", "download_output", "view_input"})),
+    Role("everything", ALL),
+]
 
 
 def apps_of(request: HttpRequest) -> list[str] | None:
@@ -303,6 +310,49 @@ class RoleMatrixTests:
             assert after == before, role
         print(f"{count} requests, {len(found)} of them told a secret.")
         assert found == []
+
+
+def none_listed(pages: BatchAdmin, request: HttpRequest) -> Any:
+    return Batch.objects.none()
+
+
+def none_shown(pages: BatchAdmin, request: HttpRequest, obj: Batch | None = None) -> bool:
+    return obj is None
+
+
+class OwnPagesTests:
+    """A project's own page of batches decides whose batches are there, for all pages."""
+
+    @pytest.mark.slow
+    @pytest.mark.rule("ADM-16")
+    @pytest.mark.parametrize(("name", "rule"), [("get_queryset", none_listed), ("has_view_permission", none_shown)])
+    @pytest.mark.parametrize("role", OF_ONE_PAGE, ids=lambda role: role.name.replace(" ", "-"))
+    def test_what_it_hides_is_hidden_everywhere(
+        self,
+        name: str,
+        rule: Callable[..., Any],
+        role: Role,
+        addresses: list[Address],
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Rows, lines, files, figures, downloads and acts follow it; Django's lists follow get_queryset alone."""
+        monkeypatch.setattr(BatchAdmin, name, rule, raising=False)
+        lists = ("alya_django_batch_changelist", "alya_django_batchfile_changelist", "autocomplete")
+        hidden = [f"{FILE}.csv", CODE, INPUT, RESULT, CONTEXT, QUERY, ANSWER, WRITTEN]
+        client, before, found = role.client(), everything(folder), []
+        for address in addresses:
+            answers = [client.get(address.path)]
+            if address.is_ours and "upload" not in address.name:
+                answers.append(client.post(address.path, body_of(address)))
+            if name == "get_queryset" or address.name not in lists:
+                said = "".join(map(told, answers))
+                found += [f"{secret}: {address.path}" for secret in hidden if secret in said]
+        after = everything(folder)
+        logged = after.pop("LogEntry")[len(before.pop("LogEntry")) :]
+        assert found == []
+        assert after == before
+        assert {entry["content_type_id"] for entry in logged} <= {ContentType.objects.get_for_model(BatchFile).pk}
 
 
 class MethodTests:

@@ -4,6 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from django.contrib.admin import AdminSite
 from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpRequest
@@ -153,3 +154,13 @@ class ScopeTests:
         assert str(raised.value) == (
             "tests.admin.test_permissions.a_text returned the text 'bank': it must return names of apps, or None."
         )
+
+
+class OwnPagesTests:
+    @pytest.mark.rule("ADM-16")
+    def test_without_a_page_of_batches_the_scope_decides(self, bank: UUID, shop: UUID, settings: Any) -> None:
+        """A site may have been left the other pages alone."""
+        scope_to(settings, only_bank)
+        site, request = AdminSite(), request_of("view_batchrow")
+        assert [batch.pk for batch in permissions.seen(site, request, [bank, shop])] == [bank]
+        assert permissions.find(site, request, shop) is None

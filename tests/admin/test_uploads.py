@@ -25,6 +25,7 @@ from alya_django import (
     register_file_checker,
     slow_queries,
 )
+from alya_django.admin import BatchAdmin
 from alya_django.intake import process, read_csv, uploads
 from alya_django.models import Batch, BatchFile, Worker
 from alya_django.status import Kind
@@ -353,6 +354,19 @@ class PreviewTests:
         assert links(response)["See that batch"] == f"{BATCHES}{receipt.batch_id}/change/"
         admin_client.post(f"{page}confirm/")
         assert not Batch.objects.filter(app="alya").exists()
+
+    @pytest.mark.rule("ADM-16")
+    def test_names_no_file_of_a_batch_that_is_hidden(
+        self, admin_client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It says no more than that the same was accepted."""
+        process(file=CONTENT, file_name="first.csv", file_type="payments")
+        page = keep(admin_client)
+        monkeypatch.setattr(BatchAdmin, "get_queryset", lambda pages, request: Batch.objects.none())
+        response = admin_client.get(page)
+        assert "the same content was accepted before." in text(response)
+        assert "first.csv" not in text(response)
+        assert "See that batch" not in links(response)
 
     def test_can_only_be_discarded_where_no_checker_is_left(self, admin_client: Client, registry: Any) -> None:
         """A type that is no longer registered cannot be loaded; who is limited to apps does not see it."""
