@@ -41,6 +41,7 @@ LEAST: dict[str, float] = {
     "XLSX_CELLS_MAX": 1,
     "XLSX_MEMORY_BYTES_MAX": 200_000_000,
     "XLSX_SECONDS_MAX": 1,
+    "UPLOADS_MAX": 1,
     "WATCH_SECONDS": 0.1,
     "WATCH_AGE_SECONDS": 0,
     "MAX_ATTEMPTS": 1,

@@ -40,6 +40,7 @@ from alya_django.admin.figures import Figures
 from alya_django.admin.file_filters import sees_type
 from alya_django.admin.paging import KeysetMixin
 from alya_django.admin.read_only import ReadOnlyAdmin
+from alya_django.intake.uploads import Upload
 from alya_django.models import Batch
 from alya_django.querysets import WITH_FILE
 from alya_django.status import Kind
@@ -176,6 +177,10 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
 
     def has_download_permission(self, request: HttpRequest, batch: Batch | None = None) -> bool:
         return permissions.may(request, permissions.DOWNLOAD, batch)
+
+    def has_confirm_permission(self, request: HttpRequest, upload: Upload | None = None) -> bool:
+        """Tell whether a person may have an upload loaded; without one, any at all."""
+        return permissions.may(request, permissions.SUBMIT)
 
     # The list.
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django import forms
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.core.files.uploadhandler import FileUploadHandler, SkipFile
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.template.defaultfilters import filesizeformat
@@ -48,7 +49,7 @@ def types(request: HttpRequest) -> list[FileChecker]:
 def urls(pages: BatchAdmin) -> list[URLPattern]:
     """Return the addresses of uploads, below those of batches."""
     site = pages.admin_site
-    choose = _measured(lambda request: _choose(pages, request))
+    choose = _measured(pages, lambda request: _choose(pages, request))
 
     def of_upload(view: Callable[[BatchAdmin, HttpRequest, Upload], HttpResponse]) -> Callable[..., HttpResponse]:
         return lambda request, token: view(pages, request, _find(pages, request, token))
@@ -101,9 +102,11 @@ class _Limit(FileUploadHandler):
         """Leave it to the next handler to make a file of it."""
 
 
-def _measured(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+def _measured(pages: BatchAdmin, view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
     """
     Return a view that reads no file before the person may upload one, and no more of it than FILE_BYTES_MAX.
+
+    Whoever has uploaded UPLOADS_MAX files that are not decided on may not.
 
     The token against forgery is in the body of the request, so it is looked at after that, but before the view is.
     """
@@ -111,6 +114,9 @@ def _measured(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequ
 
     def measured(request: HttpRequest) -> HttpResponse:
         permissions.demand(request, permissions.SUBMIT)
+        undecided = uploads.undecided_of(_name_of(request))
+        if len(undecided) >= settings.UPLOADS_MAX:
+            return _refuse(pages, request, undecided)
         request.upload_handlers.insert(0, _Limit(request))
         return protected(request)
 
@@ -120,6 +126,18 @@ def _measured(view: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequ
 
 def _too_large() -> str:
     return _("The file is larger than %(size)s, the limit.") % {"size": filesizeformat(settings.FILE_BYTES_MAX)}
+
+
+def _refuse(pages: BatchAdmin, request: HttpRequest, undecided: list[BatchFile]) -> TemplateResponse:
+    """Say which files are to be confirmed or discarded before there may be another; what was sent is not read."""
+    waiting = [
+        (words.short(file.file_name), _page_of(pages, token))
+        for file in undecided
+        if (token := uploads.token_of(file))
+    ]
+    response = _render(pages, request, "upload", _("Upload a file"), waiting=waiting)
+    response.status_code = 429 if request.method == "POST" else 200
+    return response
 
 
 def _choose(pages: BatchAdmin, request: HttpRequest) -> HttpResponse:
@@ -184,6 +202,7 @@ def _show(pages: BatchAdmin, request: HttpRequest, upload: Upload, form: ReasonF
         may_view=permissions.may(request, permissions.VIEW),
         may_download=permissions.may(request, VIEW_FILES) and permissions.may(request, permissions.DOWNLOAD),
         may_view_file=permissions.may(request, VIEW_FILES),
+        is_for_others=not pages.has_confirm_permission(request, upload),
         form=form or ReasonForm(needs_reason=False),
         **(_contents(pages, request, upload) if upload.is_open else {}),
     )
@@ -237,6 +256,8 @@ def _failure(upload: Upload) -> str:
 
 def _confirm(pages: BatchAdmin, request: HttpRequest, upload: Upload) -> HttpResponse:
     """Have a file loaded, once."""
+    if not pages.has_confirm_permission(request, upload):
+        raise PermissionDenied
     form = ReasonForm(request.POST, needs_reason=False)
     if upload.is_open and not form.is_valid():
         return _show(pages, request, upload, form)

@@ -80,6 +80,13 @@ class Upload:
         return min(max(read, 0), self.file.size) if isinstance(read, int) else None
 
 
+def undecided_of(uploaded_by: str) -> list[BatchFile]:
+    """Return the uploads of somebody that are neither loaded, rejected nor discarded: UPLOADS_MAX of them at most."""
+    # Without a batch is what an index has.
+    files = BatchFile.objects.primary().undecided().filter(batch__isnull=True, metadata__uploaded_by=uploaded_by)
+    return list(files.filter(unique_key__startswith=_key("")).order_by("pk")[: settings.UPLOADS_MAX])
+
+
 def token_of(file: BatchFile) -> UUID | None:
     """Return the token of a file that was uploaded; None for one that came in another way."""
     start, _, token = (file.unique_key or "").partition(":")
@@ -192,7 +199,7 @@ def _on_read(file_id: int, is_aborted: Callable[[], bool]) -> Callable[[int], No
     return note
 
 
-def _key(token: UUID) -> str:
+def _key(token: UUID | str) -> str:
     return f"{KEY_START}:{token}"
 
 

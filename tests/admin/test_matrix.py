@@ -118,6 +118,7 @@ def apps_of(request: HttpRequest) -> list[str] | None:
 
 INPUT, RESULT, CONTEXT, QUERY, ANSWER = "DE-input", "DE-result", "DE-context", "DE-query", "DE-answer"
 WRITTEN, CAME, PREVIEWED = "DE-written", "DE-came", "DE-previewed"
+VALUE, BROKEN, FAULT, REASON, MARK = "DE-value", "DE-broken", "DE-fault", "DE-reason", "DE-mark-done"
 FILE, WHO, CODE = "batch-of-files", "somebody-known", "code-of-fault"
 
 
@@ -131,6 +132,7 @@ class Secret:
 
 SECRETS = [
     *(Secret(text, frozenset({"view_input"})) for text in (INPUT, RESULT, CONTEXT, QUERY, ANSWER, PREVIEWED, CAME)),
+    *(Secret(text, frozenset({"view_input"})) for text in (VALUE, BROKEN, FAULT, REASON, MARK)),
     Secret(WRITTEN, frozenset({"view_input", "download_output"})),
     *(Secret(text, VIEWS | OTHERS) for text in (FILE, WHO, CODE)),
 ]
@@ -139,9 +141,9 @@ SECRETS = [
 def process(row: Row) -> RowResult:
     """Succeed, fail, or break, as the input says."""
     if row.input["do"] == "fail":
-        raise RowFailed(CODE, field="amount", vals=("-1",))
+        raise RowFailed(CODE, field="iban", vals=(VALUE,))
     if row.input["do"] == "break":
-        raise ZeroDivisionError
+        raise ZeroDivisionError(BROKEN)
     return RowResult.success({"iban": RESULT}, output_lines={"out.csv": WRITTEN})
 
 
@@ -149,9 +151,9 @@ def check(file: Any, file_name: str, context: dict[str, Any]) -> Iterator[Any]:
     """Make a row of each line, which has an account and what to do."""
     for line, content in enumerate(file, 1):
         iban, _, do = content.decode().strip().partition(",")
-        yield BatchInput(line, {"iban": iban, "do": do}) if do else FaultyLine(line, "too short")
+        yield BatchInput(line, {"iban": iban, "do": do}) if do else FaultyLine(line, f"{FAULT} is too short")
     if do == "reject":
-        raise BadFile("The last line is wrong.")
+        raise BadFile(f"{REASON} is wrong")
 
 
 @pytest.fixture
@@ -204,6 +206,7 @@ def _batch() -> UUID:
     )
     assert receipt.batch_id
     drain(raise_errors=False)
+    Batch.objects.filter(pk=receipt.batch_id).update(mark_done_error=f"ValueError: {MARK}")
     own_queries.ask_to_retry(receipt.batch_id, requested_by=WHO)
     batches.retry(receipt.batch_id)
     return receipt.batch_id

@@ -27,6 +27,7 @@ from alya_django import (
 )
 from alya_django.admin import BatchAdmin
 from alya_django.intake import process, read_csv, uploads
+from alya_django.intake.uploads import Upload
 from alya_django.models import Batch, BatchFile, Worker
 from alya_django.status import Kind
 from alya_django.testing import drain
@@ -168,6 +169,34 @@ class LimitTests:
         assert not BatchFile.objects.exists()
         settings.ALYA = {"FILE_BYTES_MAX": len(CONTENT)}
         keep(admin_client)
+
+    @pytest.mark.rule("ADM-56")
+    def test_more_than_somebody_may_leave_undecided(
+        self, admin_client: Client, staff_client: Callable[..., Client], settings: Any
+    ) -> None:
+        """The next is refused unread, and the page leads to those that wait; others are not kept from uploading."""
+        settings.ALYA = {"UPLOADS_MAX": 2}
+        first, second = (keep(admin_client, name=name) for name in ("1.csv", "2.csv"))
+        process(file=CONTENT, file_name="by-api.csv", file_type="payments")
+        refused = send(admin_client, name="3.csv")
+        assert refused.status_code == 429
+        assert refused.wsgi_request._read_started is False
+        assert BatchFile.objects.filter(is_accepted=None).count() == 2
+        page = admin_client.get(UPLOAD)
+        assert [links(page)[name] for name in ("1.csv", "2.csv")] == [first, second]
+        keep(staff_client("submit_batch"))
+        admin_client.post(f"{first}discard/")
+        keep(admin_client, name="3.csv")
+
+    @pytest.mark.rule("ADM-56")
+    def test_what_is_decided_counts_no_more(self, admin_client: Client, settings: Any) -> None:
+        """A file that was rejected or loaded makes room for the next."""
+        settings.ALYA = {"UPLOADS_MAX": 1}
+        admin_client.post(f"{keep(admin_client)}confirm/")
+        assert send(admin_client).status_code == 429
+        drain()
+        assert "✕ rejected" in text(admin_client.get(keep(admin_client, b"no,header\n", name="2.csv")))
+        keep(admin_client, name="3.csv")
 
     @pytest.mark.rule("ADM-48")
     def test_what_is_too_large_in_pieces(self, admin_client: Client, settings: Any) -> None:
@@ -461,6 +490,33 @@ class ConfirmTests:
         assert Batch.objects.filter(app="alya").count() == 1
         assert Batch.objects.filter(app="bank").count() == 1
         assert logged().count("Confirmed the upload.") == 1
+
+    @pytest.mark.rule("ADM-55")
+    def test_a_project_can_ask_for_a_second_person(
+        self, admin_client: Client, staff_client: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Who has brought a file is told so and refused; the next one is not."""
+
+        def by_another(pages: BatchAdmin, request: Any, upload: Upload | None = None) -> bool:
+            return upload is None or upload.uploaded_by != request.user.get_username()
+
+        monkeypatch.setattr(BatchAdmin, "has_confirm_permission", by_another)
+        page, other = keep(admin_client), staff_client("submit_batch")
+        own = admin_client.get(page)
+        assert "Somebody else must confirm it." in text(own)
+        assert f"{page}confirm/" not in own.content.decode()
+        assert admin_client.post(f"{page}confirm/").status_code == 403
+        assert not Batch.objects.filter(app="alya").exists()
+        assert logged() == ["Uploaded the file."]
+        assert f"{page}confirm/" in other.get(page).content.decode()
+        assert page_of(other.post(f"{page}confirm/")) == page
+        assert Batch.objects.get(app="alya").requested_by == "viewer"
+
+    @pytest.mark.rule("ADM-55")
+    def test_whoever_may_upload_may_confirm(self, admin_client: Client, staff_client: Callable[..., Client]) -> None:
+        """Nobody else need do it, unless the project says so."""
+        page = keep(staff_client("submit_batch"))
+        assert f"{page}confirm/" in admin_client.get(page).content.decode()
 
     @pytest.mark.rule("ADM-51")
     def test_is_undone_if_it_cannot_be_logged(self, admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
