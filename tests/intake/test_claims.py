@@ -61,6 +61,7 @@ class ClaimTests:
             assert (claimed.source, claimed.file_type, claimed.deaths) == (source, "txn", 0)
             assert claimed.file.read() == b"content"
             claimed.remove()
+            assert folder.held_status(claimed.token) is None
         assert processing() == []
 
     @pytest.mark.rule("INF-3")
