@@ -10,7 +10,8 @@ be one batch.
 
 ``missing`` are files that are neither, or that became something else; ``twice`` are records and batches beyond the
 first; ``left`` is what still lies in the directories; ``strays`` are objects in the storage that no record names, and
-``holes`` those that one names and that are not there.
+``holes`` those that one names and that are not there. A file whose process was killed twice is rejected unread, as it
+must be: these are counted as ``spent``, and are no fault.
 
 Not shown: a server or a storage that fails, a machine that loses its power.
 
@@ -51,6 +52,7 @@ ASKED_EVERY_SECONDS = 0.01
 DEADLINE_SECONDS = 180
 LOG_CHARS = 2_000
 PAIRS = 2
+SPENT = "It has ended the process that received it"
 FAULTS = ("missing", "twice", "left", "strays", "holes")
 
 
@@ -216,8 +218,9 @@ def is_over(folder: Path) -> bool:
 
 
 def left(folder: Path) -> list[Path]:
-    """Return what lies in the watched directories."""
-    return [path for name in DIRECTORIES for path in (folder / name).rglob("*") if path.is_file()]
+    """Return what lies in the watched directories, but for what was set aside."""
+    paths = (path for name in DIRECTORIES for path in (folder / name).rglob("*"))
+    return [path for path in paths if path.is_file() and path.suffix != ".aside"]
 
 
 def judge(files: list[Arrival], folder: Path) -> dict[str, float]:
@@ -230,7 +233,7 @@ def judge(files: list[Arrival], folder: Path) -> dict[str, float]:
     alike: dict[bytes, list[Arrival]] = defaultdict(list)
     for file in files:
         alike[file.content].append(file)
-    counts = Counter(dict.fromkeys(("accepted", "rejected", "missing", "twice"), 0))
+    counts = Counter(dict.fromkeys(("accepted", "rejected", "spent", "missing", "twice"), 0))
     for of_content in alike.values():
         counts.update(compare(of_content[0], [records[Path(file.place).name] for file in of_content]))
     objects, named = stored_objects(), named_objects()
@@ -242,10 +245,13 @@ def compare(file: Arrival, received: list[list[BatchFile]]) -> dict[str, int]:
     """Count what became of files of one content, given the records of each."""
     records = [record for of_file in received for record in of_file]
     accepted = [record for record in records if record.is_accepted]
-    is_right = bool(accepted) == bool(file.rows) and all(is_whole(record, file) for record in accepted)
+    spent = [record for record in records if record.error_message.startswith(SPENT)]
+    is_decided = bool(accepted) == bool(file.rows) or bool(spent)
+    is_right = is_decided and all(is_whole(record, file) for record in accepted)
     return {
         "accepted": len(accepted),
         "rejected": len(records) - len(accepted),
+        "spent": len(spent),
         "missing": received.count([]) or not is_right,
         "twice": sum(max(len(of_file) - 1, 0) for of_file in received) + max(len(accepted) - 1, 0),
     }
