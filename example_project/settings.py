@@ -1,7 +1,10 @@
 """
 Settings of the example project.
 
-Database, cache and storage come from the environment: DATABASE_URL, CACHE_URL (a Redis), and S3_BUCKET with
+With nothing in the environment it is a demo on this machine, with DEBUG on. In production it has SECRET_KEY, which
+turns DEBUG off, and ALLOWED_HOSTS, names with commas between them. It is served by HTTPS then.
+
+Database, cache and storage come from the environment too: DATABASE_URL, CACHE_URL (a Redis), and S3_BUCKET with
 S3_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or STORAGE_DIR. By default SQLite, files
 and a local directory, all under ``var/``.
 """
@@ -10,14 +13,21 @@ import os
 from pathlib import Path
 
 import dj_database_url
+import django
+from django.core.exceptions import ImproperlyConfigured
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR_DIR = Path(os.environ.get("VAR_DIR", BASE_DIR / "var"))
 VAR_DIR.mkdir(parents=True, exist_ok=True)
 
-DEBUG = os.environ.get("DEBUG", "") == "1"
-SECRET_KEY = os.environ.get("SECRET_KEY", "an example needs no secret")
-ALLOWED_HOSTS = ["localhost", "127.0.0.1", "[::1]"]
+SECRET_KEY = os.environ.get("SECRET_KEY", "")
+# Whoever gives it a key means it: to forget the other variable opens nothing.
+DEBUG = os.environ.get("DEBUG", "0" if SECRET_KEY else "1") == "1"
+if not SECRET_KEY:
+    if not DEBUG:
+        raise ImproperlyConfigured("Set SECRET_KEY in the environment, or DEBUG=1 for a demo.")
+    SECRET_KEY = "a demo needs no secret"
+ALLOWED_HOSTS = os.environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]").split(",")
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -32,6 +42,9 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware"
+    if django.VERSION >= (6,)
+    else "example_project.policy.enforce",
     "django.contrib.sessions.middleware.SessionMiddleware",
     # Pages speak the language that the browser asks for, as far as they can.
     "django.middleware.locale.LocaleMiddleware",
@@ -39,6 +52,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [
     {
@@ -54,6 +68,22 @@ TEMPLATES = [
     }
 ]
 ROOT_URLCONF = "example_project.urls"
+X_FRAME_OPTIONS = "DENY"
+SECURE_CSP = {
+    "default-src": ["'self'"],
+    "object-src": ["'none'"],
+    "base-uri": ["'none'"],
+    "form-action": ["'self'"],
+    "frame-ancestors": ["'none'"],
+}
+if not DEBUG:
+    # Behind a proxy that ends HTTPS set SECURE_PROXY_SSL_HEADER too, or it is redirected for ever.
+    SECURE_SSL_REDIRECT = True
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    # An hour can be waited out, should HTTPS fail; lengthen it once it works, for all names below the domain.
+    SECURE_HSTS_SECONDS = 3600
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = True
+
 LOGIN_URL = "bank:login"
 LOGIN_REDIRECT_URL = "bank:statements"
 
@@ -76,6 +106,7 @@ if "CACHE_URL" in os.environ:
         "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 1, "SOCKET_TIMEOUT": 1},
     }
 
+# Not MEDIA_ROOT: no web server serves what lies here. A site with files for everybody gives Alya a storage of its own.
 STORAGES = {
     "default": {
         "BACKEND": "django.core.files.storage.FileSystemStorage",

@@ -165,6 +165,7 @@ def environment(transactional_db: None, tmp_path: Path) -> dict[str, str]:
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.acceptance.settings",
+        "SECRET_KEY": "tests need no secret",
         "DATABASE_URL": url,
         "VAR_DIR": str(tmp_path),
         "STORAGE_DIR": str(tmp_path / "storage"),

@@ -28,7 +28,9 @@ INSTALLED_APPS = [
 # A browser enforces on the pages what a strict project asks for.
 SECURE_CSP = {"default-src": ["'self'"]}
 MIDDLEWARE = [
-    "django.middleware.csp.ContentSecurityPolicyMiddleware" if django.VERSION >= (6,) else "tests.policy.enforce",
+    "django.middleware.csp.ContentSecurityPolicyMiddleware"
+    if django.VERSION >= (6,)
+    else "example_project.policy.enforce",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 60
 BATCHES = "/admin/alya_django/batch/"
-OTHERS = ("DATABASE_URL", "CACHE_URL", "STORAGE_DIR", "ALLOWED_HOSTS", "DEBUG")
+OTHERS = ("DATABASE_URL", "CACHE_URL", "STORAGE_DIR", "ALLOWED_HOSTS", "DEBUG", "SECRET_KEY")
 
 
 class Site:

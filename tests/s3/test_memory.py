@@ -30,6 +30,7 @@ class MemoryTests:
                 **os.environ,
                 **s3.environment,
                 "DJANGO_SETTINGS_MODULE": "example_project.settings",
+                "SECRET_KEY": "tests need no secret",
                 "VAR_DIR": str(tmp_path),
             },
             capture_output=True,

@@ -55,8 +55,7 @@ class Command(BaseCommand):
         self._is_stopping = True
 
     def _start(self, processes: dict[str, "subprocess.Popen[bytes]"], address: str) -> None:
-        # Without DEBUG the server leaves the admin's stylesheets to others, unless it is --insecure.
-        processes["server"] = begin("runserver", address, "--noreload", "--insecure")
+        processes["server"] = begin("runserver", address, "--noreload")
         for name, arguments in WORKERS.items():
             processes[name] = begin("alya_worker", *arguments)
         self.stdout.write(f"http://{address}/admin/ for the batches: user {USERNAME}, password {PASSWORD}")
@@ -76,7 +75,8 @@ class Command(BaseCommand):
 
 def begin(*arguments: str) -> "subprocess.Popen[bytes]":
     """Start a management command out of the terminal's reach: Ctrl-C is for the parent, who passes it on once."""
-    environment = {"LOG_LEVEL": "WARNING", **os.environ}
+    # Without DEBUG the site would want HTTPS, and leave style sheets to others.
+    environment = {"LOG_LEVEL": "WARNING", **os.environ, "DEBUG": "1"}
     command = [sys.executable, sys.argv[0], *arguments]
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, process_group=0)
 

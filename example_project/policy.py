@@ -1,7 +1,5 @@
 """The content security policy of SECURE_CSP before Django 6, which has a middleware for it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from django.conf import settings
