@@ -11,6 +11,7 @@ from django.apps import AppConfig
 from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
+from django.core.files.storage import FileSystemStorage
 from django.db import connections, router
 from django.utils.module_loading import import_string
 
@@ -112,7 +113,7 @@ def check_cache(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -
 
 
 def check_storage(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Check how a storage on S3 would treat output files."""
+    """Check who could read files from the storage, and what a storage on S3 would cost."""
     if _name("STORAGE") not in django_settings.STORAGES:
         return []
     try:
@@ -120,6 +121,8 @@ def check_storage(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any)
     except Exception as error:
         # It is the project's, and may fail in any way.
         return [_no_storage(error)]
+    if isinstance(storage, FileSystemStorage):
+        return list(_served_files(storage))
     if not s3_streams.is_s3_storage(storage):
         return []
     return [*_public_files(storage), *_hungry_copies(storage)]
@@ -259,6 +262,19 @@ def _no_storage(error: Exception) -> CheckMessage:
         hint=f"See what STORAGES[{settings.STORAGE!r}] has under BACKEND and OPTIONS.",
         id="alya_django.E012",
     )
+
+
+def _served_files(storage: FileSystemStorage) -> Iterator[CheckMessage]:
+    root = django_settings.MEDIA_ROOT
+    # Django puts the site's own path before an address that is not set.
+    is_served = bool(root) and django_settings.MEDIA_URL.strip("/") != ""
+    if is_served and Path(storage.location).resolve().is_relative_to(Path(root).resolve()):
+        yield Warning(
+            f"ALYA['STORAGE'] is {settings.STORAGE!r}, whose files lie in MEDIA_ROOT.",
+            hint="Give Alya a storage of its own, with a location that no web server serves: whoever knows or guesses "
+            "an address below MEDIA_URL could read output files and received files, without a login.",
+            id="alya_django.W004",
+        )
 
 
 def _public_files(storage: Any) -> Iterator[CheckMessage]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import mimetypes
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 from uuid import UUID
 
 from django.core.files.base import File
-from django.core.files.storage import Storage, storages
+from django.core.files.storage import FileSystemStorage, Storage, storages
 
 from alya_django import log_words, s3_streams
 from alya_django.answers import OutputFile
@@ -24,6 +25,8 @@ logger = logging.getLogger("alya_django")
 
 NAME_BYTES_MAX = 200
 UNKNOWN_TYPE = "application/octet-stream"
+FILE_MODE = 0o600
+DIRECTORY_MODE = 0o700
 ENCODED_TYPES = {"gzip": "application/gzip", "bzip2": "application/x-bzip2", "xz": "application/x-xz"}
 
 
@@ -68,7 +71,16 @@ def save(batch_id: UUID, attempt: UUID, logical_name: str, file: File[Any], cont
     """
     if content_type:
         file.content_type = content_type  # type: ignore[attr-defined]
-    return storage().save(object_name(batch_id, attempt, logical_name), file)
+    return store(object_name(batch_id, attempt, logical_name), file)
+
+
+def store(name: str, file: File[Any]) -> str:
+    """
+    Store a file and return the name of its object, which the storage may have changed.
+
+    In a local directory nobody else may read it, unless the options of the storage say otherwise.
+    """
+    return _private(storage()).save(name, file)
 
 
 def save_given(batch_id: UUID, attempt: UUID, logical_name: str, file: File[Any] | str) -> OutputFile:
@@ -149,6 +161,19 @@ def delete_attempt(batch_id: UUID, attempt: UUID) -> None:
 def delete_other_attempts(batch_id: UUID, attempt: UUID) -> None:
     """Delete what all attempts to finish a batch stored but the one that won."""
     _delete_attempts(batch_id, lambda name: name != attempt.hex)
+
+
+def _private(holder: Storage) -> Storage:
+    """Return the storage with our modes where it has none of its own: Django's let everybody read."""
+    if not isinstance(holder, FileSystemStorage):
+        return holder
+    # The project may keep other files in the same one.
+    private: Any = copy.copy(holder)
+    for name, mode in (("file_permissions_mode", FILE_MODE), ("directory_permissions_mode", DIRECTORY_MODE)):
+        is_own = getattr(type(holder), name) is not getattr(FileSystemStorage, name)
+        if not is_own and getattr(holder, f"_{name}") is None:
+            setattr(private, name, mode)
+    return cast("Storage", private)
 
 
 def _read(file: File[Any]) -> Iterator[Any]:

@@ -19,6 +19,7 @@ from psycopg import IsolationLevel
 from alya_django import checks
 from alya_django.conf import DEFAULTS
 from tests.conftest import IS_SQLITE
+from tests.local_storage import use_storage
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
@@ -277,6 +278,28 @@ class StorageTests:
                 id="alya_django.W003",
             )
         ]
+
+    @pytest.mark.rule("SEC-5")
+    @pytest.mark.parametrize(
+        ("location", "media_url", "found"),
+        [
+            (None, "media/", ["alya_django.W004"]),
+            ("media", "/media/", ["alya_django.W004"]),
+            ("media/alya", "https://static.example.com/media/", ["alya_django.W004"]),
+            ("link", "media/", ["alya_django.W004"]),
+            ("media/../files", "media/", []),
+            ("media2", "media/", []),
+            ("media/alya", "", []),
+        ],
+    )
+    def test_w004_files_that_the_web_server_serves(self, settings, tmp_path, location, media_url, found) -> None:
+        """A directory in MEDIA_ROOT, by whatever path, is warned of where that is served."""
+        (tmp_path / "media").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "media")
+        settings.MEDIA_ROOT, settings.MEDIA_URL = tmp_path / "media", media_url
+        options = {} if location is None else {"location": tmp_path / location}
+        use_storage(settings, "django.core.files.storage.FileSystemStorage", **options)
+        assert [message.id for message in checks.check_storage()] == found
 
     @pytest.mark.rule("CHK-1")
     @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import logging
 import mimetypes
+import stat
 import tracemalloc
 from urllib.parse import unquote
 from uuid import uuid4
@@ -22,6 +23,7 @@ from alya_django import (
     outputs,
     register_batch_processor,
 )
+from alya_django.intake import objects
 from alya_django.testing import drain
 from tests.invariants import check_invariants
 from tests.local_storage import files_in, read, use_storage
@@ -70,6 +72,15 @@ class PickyStorage(FileSystemStorage):
         raise PermissionError("no deleting here")
 
 
+class GroupStorage(FileSystemStorage):
+    """A storage whose class says who may read."""
+
+    file_permissions_mode = 0o640
+
+
+FILES = "django.core.files.storage.FileSystemStorage"
+
+
 def written(registry, *rows) -> dict[str, bytes]:
     """Return the output files of a batch whose rows contribute these texts."""
     register_batch_processor("bank", "write", write_lines)
@@ -77,6 +88,38 @@ def written(registry, *rows) -> dict[str, bytes]:
     assert drain() == len(rows)
     check_invariants()
     return {name: read(batch_id, name) for name in batches.status(batch_id).output_files}
+
+
+class ModeTests:
+    @pytest.mark.rule("SEC-5")
+    @pytest.mark.parametrize(
+        ("backend", "options", "file_mode", "directory_mode"),
+        [
+            (FILES, {}, 0o600, 0o700),
+            (FILES, {"file_permissions_mode": 0o644}, 0o644, 0o700),
+            (FILES, {"file_permissions_mode": 0o640, "directory_permissions_mode": 0o750}, 0o640, 0o750),
+            (f"{__name__}.GroupStorage", {}, 0o640, 0o700),
+        ],
+    )
+    def test_nobody_else_reads_what_is_stored(
+        self, registry, settings, tmp_path, backend, options, file_mode, directory_mode
+    ):
+        """Output files and received files alike; what the project keeps in the same storage is as it was."""
+        use_storage(settings, backend, location=tmp_path / "kept", **options)
+        written(registry, {"a.csv": "x"})
+        objects.save("incoming/token/b.csv", ContentFile(b"x"))
+        objects.replace("failed/token/c.csv", ContentFile(b"x"))
+        folder = tmp_path / "kept"
+        stored = {path.name: modes_of(path) for path in folder.rglob("*.csv")}
+        assert stored == dict.fromkeys(("a.csv", "b.csv", "c.csv"), file_mode)
+        assert {modes_of(path) for path in (folder, *folder.rglob("*")) if path.is_dir()} == {directory_mode}
+        outputs.storage().save("own.txt", ContentFile(b"x"))
+        assert modes_of(folder / "own.txt") == (file_mode if file_mode != 0o600 else 0o644)
+
+
+def modes_of(path) -> int:
+    """Return who may do what with a file."""
+    return stat.S_IMODE(path.stat().st_mode)
 
 
 class ObjectNameTests:

@@ -159,6 +159,7 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
             batch.context = masking.shown(request, batch, "context", batch.context)
             batch.mark_done_error = masking.shown_text(request, batch, batch.mark_done_error)
             batch.totals_mismatch = masking.shown_differences(request, batch, batch.totals_mismatch)
+            vars(batch).update(may_download=self.has_download_permission(request, batch))
         return batch
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Batch]:
@@ -335,7 +336,9 @@ class BatchAdmin(ReadOnlyAdmin[Batch]):
 
     @admin.display(description=_("objects in the storage"))
     def output_names(self, batch: Batch) -> str:
-        """List the logical names with the names of the stored objects."""
+        """List the logical names with the names of the stored objects, for who may have these."""
+        if not vars(batch).get("may_download"):
+            return masking.MASK
         return format_html_join(LINE_BREAK, "{}: {}", sorted(batch.object_names().items())) or words.NOTHING
 
     @admin.display(description=_("parent"))

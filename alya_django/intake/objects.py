@@ -70,7 +70,7 @@ def save(name: str, source: Any) -> Stored:
     """
     counted = _Counted(source, settings.FILE_BYTES_MAX)
     try:
-        object_id = outputs.storage().save(name, File(io.BufferedReader(counted, BUFFER_BYTES), name))
+        object_id = outputs.store(name, File(io.BufferedReader(counted, BUFFER_BYTES), name))
     except BaseException:
         outputs.delete([name])
         raise
@@ -80,7 +80,7 @@ def save(name: str, source: Any) -> Stored:
 def replace(name: str, file: File[Any]) -> str:
     """Store a file in place of what an attempt that was not completed has left, and return the name of its object."""
     outputs.delete([name])
-    return outputs.storage().save(name, file)
+    return outputs.store(name, file)
 
 
 def measure(name: str) -> Stored:

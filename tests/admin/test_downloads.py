@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from alya_django import (
@@ -70,6 +71,24 @@ def failing(registry: Any) -> Callable[..., UUID]:
 
 
 class OutputFileTests:
+    @pytest.mark.rule("SEC-5")
+    def test_names_objects_for_those_who_may_have_them(self, written: UUID, staff_client: Any) -> None:
+        """No page, and nothing that a page asks for, tells others where a file lies."""
+        folder = next(iter(Batch.objects.get(pk=written).object_names().values())).rpartition("/")[0]
+        viewer = staff_client("view_batch", "view_batchrow", "view_batchfile", "view_input")
+        places = [
+            BATCHES,
+            f"{BATCHES}{written}/change/",
+            f"{BATCHES}{written}/history/",
+            f"{BATCHES}progress/?ids={written}",
+        ]
+        for place in places:
+            response = viewer.get(place, follow=True)
+            assert response.status_code == 200, place
+            assert folder not in response.content.decode(), place
+        User.objects.get().user_permissions.add(Permission.objects.get(codename="download_output"))
+        assert folder in viewer.get(f"{BATCHES}{written}/change/").content.decode()
+
     @pytest.mark.rule("ADM-5")
     def test_is_streamed_and_logged(self, written: UUID, admin_client: Client) -> None:
         """As an attachment that no browser opens, under its name; the history says who took it."""
