@@ -33,6 +33,7 @@ from alya_django.status import Status
 
 # Small enough for the server to store a piece while the next is made, large enough to be worth a system call.
 PIECE_ROWS = 250
+PIECES_MAX = 1_000
 
 # Rows that others have locked are theirs: waiting for them would queue the workers up behind each other.
 LOCK_FREE = "FOR UPDATE SKIP LOCKED"
@@ -301,6 +302,14 @@ class _Listener:
         return self._connection.fileno()
 
     def drain(self) -> bool:
+        # What is not read fills the server's queue, which is one for all; whoever floods it is not read for ever.
+        pieces = 0
+        while pieces < PIECES_MAX and self._take_piece():
+            pieces += 1
+        return pieces > 0
+
+    def _take_piece(self) -> bool:
+        """Take in what has come, up to the size of libpq's buffer, and return whether there was any news."""
         has_news = False
         try:
             self._connection.pgconn.consume_input()

@@ -17,6 +17,7 @@ logger = logging.getLogger("alya_django.engine")
 BACK_OFF_SECONDS = 1.0
 BACK_OFF_SECONDS_MAX = 30.0
 PIECE_BYTES = 4_096
+VAIN_NEWS_SECONDS = 0.1
 
 
 class Wakeup:
@@ -26,12 +27,16 @@ class Wakeup:
     Where it listens, and the database has something to listen to, news of work end a rest. The connection for it is
     made at the first rest. One that is lost is quietly made again, with a back-off; until then, as everywhere, the
     worker looks by itself when its rest is over.
+
+    News can come from anybody who may connect. After some that brought no work, the next end a rest only
+    VAIN_NEWS_SECONDS later: however many come, they cost no more looks than that.
     """
 
     def __init__(self, store: Database, *, listens: bool) -> None:
         self._store = store
         self._listens = listens
         self._listener: Listener | None = None
+        self._is_vain = False
         self._back_off = BACK_OFF_SECONDS
         self._listen_at = time.monotonic()
         # Written to by a signal handler that cannot take a lock, read by whoever rests: select sees both.
@@ -54,6 +59,10 @@ class Wakeup:
         with suppress(OSError):
             self._writer.send(b"\0")
 
+    def found_work(self) -> None:
+        """Believe the next news at once: the last were true."""
+        self._is_vain = False
+
     def forget_news(self) -> None:
         """Take in the news so far, before looking for work: what comes from now on ends the next rest."""
         if self._listener is not None:
@@ -75,7 +84,14 @@ class Wakeup:
             self._reader.recv(PIECE_BYTES)
         if listener is None or listener.fileno() not in ready:
             return False
-        return self._drain(listener)
+        return self._drain(listener) and self._believe()
+
+    def _believe(self) -> bool:
+        """Return true, and later where the last news were in vain: more may come until then."""
+        if self._is_vain:
+            self._rest(VAIN_NEWS_SECONDS, None)
+        self._is_vain = True
+        return True
 
     def _listen_when_due(self) -> bool:
         """Listen if it is time to, and return whether it has just begun."""

@@ -238,6 +238,7 @@ class Worker:
         self._wakeup.forget_news()
         self._sweep_when_due()
         if self.round() is not None:
+            self._wakeup.found_work()
             self._look_when_due()
         elif not self._sweeper.look():
             self._idle()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from django.db import connection, transaction
 
 from alya_django import Status, batches, register_batch_processor
 from alya_django.engine.lookout import Lookout
-from alya_django.engine.wakeup import Wakeup
+from alya_django.engine.wakeup import VAIN_NEWS_SECONDS, Wakeup
 from alya_django.engine.watch import NoWatch
 from alya_django.engine.worker import Worker
 from alya_django.models import BatchRow, database
@@ -110,6 +112,50 @@ class WakeupTests:
         made.close()
         made.wake()
 
+    @pytest.mark.rule("SEC-6")
+    def test_a_flood_costs_no_more_looks(self, settings) -> None:
+        """Whoever may connect may NOTIFY: ten thousand at once, again and again, and work is done meanwhile."""
+        settings.ALYA = {"POLL_SECONDS": 600}
+        register_batch_processor("app", "op", echo)
+        flood, looks = Flood(), []
+        with Worker() as worker:
+            look = worker.round
+            worker.round = lambda: (looks.append(time.monotonic()), look())[1]
+            worker_ended, flood_ended = elsewhere(worker.run), elsewhere(flood.run)
+            try:
+                wait_until(lambda: flood.sent >= 50_000 and len(looks) >= 5, "the flood is heard")
+                batch_id = batches.submit("app", "op", [1])
+                wait_until(lambda: batches.status(batch_id).status == Status.SUCCESS, "the row is done")
+            finally:
+                flood.is_over = True
+                worker.stop()
+                flood_ended.result(20)
+                worker_ended.result(20)
+        # The first look, those around the batch, and one for each pause.
+        assert len(looks) <= (looks[-1] - looks[0]) / VAIN_NEWS_SECONDS + 6
+
+    @pytest.mark.rule("SEC-6")
+    def test_a_flood_is_read_to_its_end(self, wakeup) -> None:
+        """What a server cannot deliver fills its queue: one look takes in all of it."""
+        Flood().pour()
+        wait_until(lambda: has_socket_news(wakeup), "the news are there")
+        wait_until(lambda: wakeup.forget_news() or not has_socket_news(wakeup), "all is read")
+
+    @pytest.mark.rule("SEC-6")
+    def test_work_that_was_found_has_the_next_news_believed(self, wakeup, monkeypatch) -> None:
+        """Only after news that brought nothing does the worker pause, and a stop ends the pause."""
+        paused = []
+        rest = wakeup._rest
+        monkeypatch.setattr(
+            wakeup, "_rest", lambda seconds, listener: (listener or paused.append(seconds), rest(seconds, listener))[1]
+        )
+        for found, pauses in ((True, 0), (False, 0), (True, 1), (False, 1)):
+            batches.submit("app", "op", [1])
+            assert is_woken(wakeup)
+            assert len(paused) == pauses
+            if found:
+                wakeup.found_work()
+
     def test_a_stop_ends_a_rest(self) -> None:
         """Also one that has not begun."""
         with Worker() as worker:
@@ -125,6 +171,25 @@ class WakeupTests:
             ended = elsewhere(worker.run)
             worker.stop()
             ended.result(20)
+
+
+class Flood:
+    """Notifications without end, from a connection of somebody else's."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.is_over = False
+
+    def pour(self) -> None:
+        """Send ten thousand, each another."""
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify('alya', n::text) FROM generate_series(1, 10000) n")
+        self.sent += 10_000
+
+    def run(self) -> None:
+        """Send until it is over."""
+        while not self.is_over:
+            self.pour()
 
 
 def has_socket_news(wakeup: Wakeup) -> bool:
