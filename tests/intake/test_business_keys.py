@@ -141,7 +141,11 @@ class DuplicateTests:
     def test_a_row_without_any_of_the_values_is_not_compared(self):
         """Two rows that have no reference are not alike."""
         register_checker(
-            lambda file, *others: [BatchInput(1, {}), BatchInput(2, {"reference": None}), BatchInput(3, {"amount": None})],
+            lambda file, *others: [
+                BatchInput(1, {}),
+                BatchInput(2, {"reference": None}),
+                BatchInput(3, {"amount": None}),
+            ],
             unique_by=["reference", "amount"],
         )
         assert lines(receive("x")) == [1, 2, 3]
