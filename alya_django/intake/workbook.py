@@ -15,7 +15,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import date, datetime, time
 from typing import Any, BinaryIO, NamedTuple
@@ -204,7 +204,6 @@ class _Part:
         self._parser = ParserCreate("utf-8")
         self._parser.buffer_text = True
         self._parser.StartElementHandler = self._start
-        self._parser.EndElementHandler = self._end
         self._parser.StartDoctypeDeclHandler = self._refuse_doctype
 
     def is_xml(self, text: bytes) -> bool:
@@ -234,7 +233,7 @@ class _Part:
             self._take_place()
         if name == "si" or (name == "v" and self._shares):
             self._texts.clear()
-            self._parser.CharacterDataHandler = self._texts.append
+            self._listen(self._texts.append, self._end)
 
     def _end(self, name: str) -> None:
         name = name.rpartition(":")[2]
@@ -244,7 +243,11 @@ class _Part:
             self._take_string("".join(self._texts))
         else:
             return
-        self._parser.CharacterDataHandler = None
+        self._listen(None, None)
+
+    def _listen(self, on_text: Callable[[str], None] | None, on_end: Callable[[str], None] | None) -> None:
+        """Have texts and the ends of elements told, which takes time, where they are wanted, or no longer."""
+        self._parser.CharacterDataHandler, self._parser.EndElementHandler = on_text, on_end
 
     def _go_to(self, reference: str | None) -> None:
         if reference is None:
