@@ -6,10 +6,10 @@ PORT ?= 8000
 # Most tests wait more than they compute, so twice as many processes as a small machine has cores.
 TEST_PROCESSES ?= 4
 BIN := $(VENV)/bin
-PGBOUNCER := /usr/sbin/pgbouncer
-CHROMIUM := /usr/bin/chromium
+# Which tests, such as tests/engine; all by default.
+TESTS ?=
 
-.PHONY: help env demo demo-files test pictures lint messages docs bench serve dist smoke clean
+.PHONY: help env system demo demo-files test pictures lint messages docs bench serve dist smoke clean
 
 help:
 	@echo "make demo        send 27 004 real flights through a batch, on SQLite"
@@ -34,15 +34,9 @@ $(VENV)/.made: pyproject.toml
 
 env: $(VENV)/.made
 
-# A pooler that one test needs and pip does not have. Where it cannot be installed that test says what to do.
-$(PGBOUNCER):
-	@command -v pgbouncer || { test "$$(id -u)" = 0 && command -v apt-get && apt-get update -q \
-		&& DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends pgbouncer; } || true
-
-# The browser that the pages are tried in. Playwright's own would do, but is not to be had everywhere.
-$(CHROMIUM):
-	@command -v chromium chromium-browser google-chrome || { test "$$(id -u)" = 0 && command -v apt-get && apt-get update -q \
-		&& DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium; } || true
+# What some tests need and pip does not have. Where it cannot be installed it is named, and all other tests run.
+system: env
+	$(BIN)/python -m tests.programs --install
 
 demo: env
 	$(BIN)/python manage.py migrate --verbosity 0
@@ -52,14 +46,17 @@ demo-files: env
 	$(BIN)/python manage.py migrate --verbosity 0
 	$(BIN)/python manage.py demo_files
 
-test: SHARED = --numprocesses $(TEST_PROCESSES) --dist loadgroup
-test: env $(PGBOUNCER) $(CHROMIUM)
+test: SHARED = --numprocesses $(TEST_PROCESSES) --dist loadgroup $(TESTS)
+test: system
 	$(BIN)/coverage erase
-	$(BIN)/python -m pytest $(SHARED) --cov --cov-report=
-	ALYA_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(SHARED) -m sqlite --cov --cov-append --cov-report=
-	$(BIN)/coverage report --fail-under=100
+	@failed=0; set -x; \
+	$(BIN)/python -m pytest $(SHARED) --cov --cov-report= || failed=1; \
+	ALYA_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(SHARED) -m sqlite --cov --cov-append --cov-report= || failed=1; \
+	$(BIN)/coverage report --fail-under=100 || failed=1; \
+	$(BIN)/python -m tests.programs; \
+	exit $$failed
 
-pictures: env $(CHROMIUM)
+pictures: system
 	ALYA_PICTURES=docs/images $(BIN)/python -m pytest --quiet tests/browser/test_pictures.py -k documentation
 
 lint: env

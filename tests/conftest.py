@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from django.db import connection, connections
@@ -26,9 +26,10 @@ from alya_django.models import database
 from alya_django.registry import registry as all_registered
 from alya_django.testing import isolated_registry
 from tests import services
+from tests.hints import pytest_runtest_makereport, pytest_sessionfinish  # noqa: F401 (hooks of pytest)
 from tests.local_storage import use_storage
+from tests.programs import ServiceFailed
 
-Server = TypeVar("Server")
 UUIDS = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ROOT = Path(__file__).resolve().parents[1]
 PIPE_BYTES = 2**20
@@ -66,29 +67,21 @@ def _encodable(value: Any) -> Any:
     return value
 
 
-@contextmanager
-def _or_exit(service: AbstractContextManager[Server]) -> Iterator[Server]:
-    """Start a service; one that cannot be started ends the run and says what to do."""
-    try:
-        server = service.__enter__()
-    except services.ServiceFailed as failure:
-        pytest.exit(f"{failure}", returncode=3)
-    try:
-        yield server
-    finally:
-        service.__exit__(None, None, None)
-
-
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[services.PostgreSQL]:
-    """The PostgreSQL of this run."""
-    with _or_exit(services.postgresql()) as server:
+def postgresql(request: pytest.FixtureRequest) -> Iterator[services.PostgreSQL]:
+    """The PostgreSQL of this run; without it hardly a test can run, so that is the end."""
+    with ExitStack() as running:
+        try:
+            server = running.enter_context(services.postgresql())
+        except ServiceFailed as failure:
+            request.session.shouldfail = f"{failure}"
+            raise
         yield server
 
 
 @pytest.fixture(scope="session")
 def _redis() -> Iterator[services.Redis]:
-    with _or_exit(services.redis()) as server:
+    with services.redis() as server:
         yield server
 
 
@@ -102,7 +95,7 @@ def redis(_redis: services.Redis) -> Iterator[services.Redis]:
 
 @pytest.fixture(scope="session")
 def _s3() -> Iterator[services.S3]:
-    with _or_exit(services.s3()) as server:
+    with services.s3() as server:
         yield server
 
 

