@@ -6,7 +6,7 @@ PORT ?= 8000
 # Most tests wait more than they compute, so twice as many processes as a small machine has cores.
 TEST_PROCESSES ?= 4
 BIN := $(VENV)/bin
-# Which tests, such as tests/engine; all by default.
+# Which tests, such as tests/engine, all by default; of a part nobody asks whether it covers all.
 TESTS ?=
 
 .PHONY: help env system demo demo-files test pictures lint messages docs bench serve dist smoke clean
@@ -51,8 +51,9 @@ test: system
 	$(BIN)/coverage erase
 	@failed=0; set -x; \
 	$(BIN)/python -m pytest $(SHARED) --cov --cov-report= || failed=1; \
-	ALYA_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(SHARED) -m sqlite --cov --cov-append --cov-report= || failed=1; \
-	$(BIN)/coverage report --fail-under=100 || failed=1; \
+	ALYA_TEST_DATABASE=sqlite $(BIN)/python -m pytest $(SHARED) -m sqlite --cov --cov-append --cov-report= \
+		$(if $(TESTS),|| [ $$? = 5 ]) || failed=1; \
+	$(if $(TESTS),,$(BIN)/coverage report --fail-under=100 || failed=1;) \
 	$(BIN)/python -m tests.programs; \
 	exit $$failed
 
