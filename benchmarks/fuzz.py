@@ -31,7 +31,7 @@ from collections.abc import Callable
 
 import django
 
-from benchmarks import harness
+from benchmarks import bombs, harness
 
 CHILD_SECONDS = 20
 CHILD_BYTES = 2_000_000_000
@@ -64,8 +64,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Read files that are spoilt at random.")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=None, help="Where the first child begins, to see a crash again.")
+    parser.add_argument("--bombs", action="store_true", help="Read files that are made to cost memory, instead.")
     parser.add_argument("--child", type=float, default=None, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.bombs:
+        bombs.run()
+        return
     seed = random.randrange(10**9) if options.seed is None else options.seed
     if options.child is not None:
         read_for(options.child, seed)
