@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.spawn import set_executable
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,13 @@ import pytest
 from alya_django.intake import confined
 
 READY = "import os, sys, time, signal; print('ready', flush=True);"
+
+
+@pytest.fixture
+def children() -> Callable[[], set[psutil.Process]]:
+    """Return what tells which processes have been started since, beside the servers of the tests."""
+    before = set(psutil.Process().children())
+    return lambda: set(psutil.Process().children()) - before
 
 
 @pytest.fixture
@@ -80,11 +87,11 @@ class LineTests:
         ["time.sleep(600)", "[print('one', flush=True) or time.sleep(0.01) for _ in iter(int, 1)]"],
         ids=["silent", "telling"],
     )
-    def test_ends_it_when_it_takes_too_long(self, lines, text):
+    def test_ends_it_when_it_takes_too_long(self, lines, children, text):
         """Whether it is silent or never done."""
         with pytest.raises(confined.TooSlow):
             list(lines(READY + text, seconds=0.3))
-        assert not psutil.Process().children()
+        assert not children()
 
     def test_is_not_hurried_by_who_uses_its_lines(self, lines):
         """Only while it is waited for time passes."""
@@ -94,7 +101,7 @@ class LineTests:
         assert waited
 
     @pytest.mark.rule("FXR-44")
-    def test_ends_it_when_nobody_wants_more(self, lines):
+    def test_ends_it_when_nobody_wants_more(self, lines, children):
         """Whoever waits can stop at any moment."""
 
         class Enough(BaseException):
@@ -108,7 +115,7 @@ class LineTests:
         told = lines(READY + "print('one', flush=True); time.sleep(600)")
         next(told)
         told.close()
-        assert not psutil.Process().children()
+        assert not children()
 
 
 class StartTests:

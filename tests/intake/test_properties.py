@@ -8,7 +8,7 @@ import io
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alya_django import BadFile, BatchInput, FaultyLine
@@ -59,6 +59,8 @@ class AnyBytesTests:
             unpacked(io.BufferedReader(io.BytesIO(content))).read()
 
     @pytest.mark.rule("FXR-23")
+    # Each begins a process.
+    @settings(max_examples=20, deadline=None)
     @given(st.binary(max_size=40), st.integers(0, 900), st.integers(0, 20))
     def test_read_xlsx_yields_lines_or_refuses(self, noise, start, width):
         """A workbook with noise in it is a workbook or a bad file."""
