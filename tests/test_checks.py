@@ -301,6 +301,11 @@ class StorageTests:
         use_storage(settings, "django.core.files.storage.FileSystemStorage", **options)
         assert [message.id for message in checks.check_storage()] == found
 
+    def test_nothing_is_said_of_a_storage_of_another_kind(self, settings) -> None:
+        """Only of local directories and of S3 is anything known."""
+        use_storage(settings, "django.core.files.storage.InMemoryStorage")
+        assert checks.check_storage() == []
+
     @pytest.mark.rule("CHK-1")
     @pytest.mark.parametrize(
         ("storage", "fault"),
