@@ -167,9 +167,7 @@ def _find(pages: BatchAdmin, request: HttpRequest, token: UUID) -> Upload:
     """Return an upload that the person may see; else it is as if it were not there."""
     permissions.demand(request, permissions.SUBMIT)
     upload = uploads.find(token)
-    if upload is None or not sees_type(request, upload.file.file_type):
-        raise Http404
-    if not _sees_batch(pages, request, upload.file):
+    if upload is None or not (sees_type(request, upload.file.file_type) and _sees_batch(pages, request, upload.file)):
         raise Http404
     return upload
 
